@@ -1,0 +1,226 @@
+/*
+ * t4_plugin.h - the plugin ABI of t4.  The only header that a plugin includes.
+ *
+ * A plugin is a shared object that exports one function, t4_plugin_v1(), which returns a
+ * constant descriptor.  Everything else reaches it through tables: the descriptor tells the
+ * host what the plugin offers, struct t4_host gives the plugin what the host offers.
+ *
+ * Rule: append only.  A new member goes to the end of its struct and raises
+ * T4_ABI_MINOR; anything else raises T4_ABI_MAJOR and the number in the entry symbol.
+ * Whoever reads a table looks at its `size` first (T4_HAS).
+ *
+ *   1.0  (draft until the first frozen release)  plugin, host and storage engine tables
+ *
+ * Types in the ABI are fixed-width integers, size_t and pointers.  Bytes travel as
+ * struct t4_slice and are never NUL-terminated by contract.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef T4_PLUGIN_H
+#define T4_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define T4_ABI_MAJOR 1
+#define T4_ABI_MINOR 0
+#define T4_PLUGIN_MAGIC 0x54345047u /* "T4PG" */
+
+/* 0 = OK, negative = one of T4_E_*.  Enumerations are open: an unknown one is INTERNAL. */
+typedef int32_t t4_status;
+enum {
+    T4_OK = 0,
+    T4_E_NOTFOUND = -1,
+    T4_E_EXISTS = -2,
+    T4_E_PRECONDITION = -3,
+    T4_E_BUSY = -4,
+    T4_E_TIMEOUT = -5,
+    T4_E_CANCELLED = -6,
+    T4_E_UNKNOWN = -7, /* a write that may or may not have happened */
+    T4_E_UNAVAILABLE = -8,
+    T4_E_DENIED = -9,
+    T4_E_INVALID = -10,
+    T4_E_CORRUPT = -11,
+    T4_E_NOSPACE = -12,
+    T4_E_NOMEM = -13,
+    T4_E_UNSUPPORTED = -14,
+    T4_E_INTERNAL = -15,
+    T4_E_IO = -16
+};
+
+/* Borrowed bytes; who lends them says for how long. */
+struct t4_slice {
+    const uint8_t *data;
+    size_t len;
+};
+
+struct t4_call;   /* one call of the host into the plugin, opaque */
+struct t4_engine; /* the plugin's handles, opaque to the host */
+struct t4_snap;
+struct t4_iter;
+
+/* True if table *p is long enough to hold member m and the member is set. */
+#define T4_HAS(p, m) (offsetof(__typeof__(*(p)), m) + sizeof((p)->m) <= (p)->size && (p)->m)
+
+#define T4_LOG_ERROR 1
+#define T4_LOG_WARN 2
+#define T4_LOG_INFO 3
+#define T4_LOG_DEBUG 4
+
+/* What the host offers.  Valid until unload() has returned; every member from any thread. */
+struct t4_host {
+    uint32_t size;
+    uint16_t abi_major, abi_minor;
+    const char *version; /* of the server, for messages */
+    void *(*alloc)(const struct t4_host *, size_t n); /* counted per plugin; NULL: none left */
+    void (*free)(const struct t4_host *, void *p);
+    void (*log)(const struct t4_host *, int32_t level, const char *message);
+    /*
+     * Records why a call failed and returns `status`, so that a plugin can write
+     * `return host->fail(...)`.  Texts are copied; detail and hint may be NULL.
+     */
+    t4_status (*fail)(struct t4_call *, t4_status status, const char *message,
+                      const char *detail, const char *hint);
+    uint64_t (*deadline_ns)(const struct t4_call *); /* on now_ns()'s clock; 0 = none */
+    int32_t (*cancelled)(const struct t4_call *);
+    uint64_t (*now_ns)(void);
+    void (*random)(void *buffer, size_t n);
+};
+
+#define T4_OPTION_STRING 1u
+#define T4_OPTION_BOOL 2u
+#define T4_OPTION_INT 3u
+#define T4_OPTION_SIZE 4u     /* bytes; written with kB, MB, GB, TB (powers of 1,024) */
+#define T4_OPTION_DURATION 5u /* nanoseconds; written with ms, s, min, h */
+#define T4_OPTION_SECRET 1u   /* flag: never logged nor returned */
+#define T4_OPTION_REQUIRED 2u /* flag */
+
+/* A setting of the plugin, "<plugin>.<name>".  The host parses and range-checks it. */
+struct t4_option {
+    const char *name;
+    uint32_t type;  /* T4_OPTION_* */
+    uint32_t flags; /* T4_OPTION_SECRET, _REQUIRED */
+    const char *default_value, *min, *max;
+    const char *doc;
+};
+
+/* Values in the order of the plugin's options[].  Numbers of INT, SIZE, DURATION, BOOL. */
+struct t4_value {
+    struct t4_slice text;
+    int64_t number;
+};
+struct t4_values {
+    uint32_t size, n;
+    const struct t4_value *value;
+};
+
+/* --- role: storage engine (ordered bytes -> bytes, local) ---------------------------- */
+
+#define T4_OP_PUT 1u
+#define T4_OP_DELETE 2u /* of a missing key: no error */
+struct t4_op {
+    uint32_t kind;
+    uint32_t reserved;
+    struct t4_slice key, value;
+};
+
+struct t4_engine_stats {
+    uint32_t size;
+    uint32_t reserved;
+    uint64_t records;      /* key/value pairs stored */
+    uint64_t file_bytes;   /* what the engine occupies on disk (0: in memory only) */
+    uint64_t in_use_bytes; /* of these, not reusable */
+};
+
+#define T4_ENGINE_DURABLE 1u /* caps: writes survive a restart once sync() returned */
+
+/*
+ * Contract of a storage engine
+ *  - Keys are ordered by memcmp, a shorter key before its extensions.  Keys of 1 byte to
+ *    max_key bytes and values of 0 to 1 GiB must work.
+ *  - write() applies all ops or none, in order, together with the `flushed` number, which is
+ *    opaque to the engine.  One writer at a time (the host guarantees it); snapshots are
+ *    taken and read concurrently from any thread.
+ *  - After a crash the engine shows a prefix of the writes that contains at least those
+ *    before the last sync() that returned OK; flushed() is the number of the last write in
+ *    that prefix, 0 for an empty engine.
+ *  - A snapshot is immutable.  It is used by one thread at a time, which may change between
+ *    calls.  Slices from get() and iterators are valid until snap_end(), keys from an
+ *    iterator only until it moves.
+ *  - An iterator begins before the first key.  NOTFOUND of seek() or next() leaves it behind
+ *    the last key, from where prev() gives the last; NOTFOUND of prev() leaves it before the
+ *    first, from where next() gives the first.  An empty key to seek() means the first.
+ *  - Handles are closed in the order iterator, snapshot, engine; closing cannot fail.
+ */
+struct t4_engine_ops {
+    uint32_t size;
+    uint32_t min_minor;
+    uint64_t caps;
+    uint64_t max_key; /* longest key in bytes that the engine accepts */
+    t4_status (*open)(void *plugin, struct t4_call *, struct t4_slice dir,
+                      struct t4_engine **);
+    void (*close)(struct t4_engine *);
+    t4_status (*write)(struct t4_engine *, struct t4_call *, const struct t4_op *, size_t n,
+                       uint64_t flushed);
+    t4_status (*sync)(struct t4_engine *, struct t4_call *);
+    t4_status (*flushed)(struct t4_engine *, uint64_t *);
+    t4_status (*snap)(struct t4_engine *, struct t4_snap **);
+    void (*snap_end)(struct t4_snap *);
+    t4_status (*get)(struct t4_snap *, struct t4_slice key, struct t4_slice *value);
+    t4_status (*iter)(struct t4_snap *, struct t4_iter **);
+    /* First key >= `key` (seek), the one after or before the current; NOTFOUND = end. */
+    t4_status (*seek)(struct t4_iter *, struct t4_slice key, struct t4_slice *out_key,
+                      struct t4_slice *out_value);
+    t4_status (*next)(struct t4_iter *, struct t4_slice *out_key, struct t4_slice *out_value);
+    t4_status (*prev)(struct t4_iter *, struct t4_slice *out_key, struct t4_slice *out_value);
+    void (*iter_end)(struct t4_iter *);
+    t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
+};
+
+/* --- the descriptor ------------------------------------------------------------------- */
+
+#define T4_ROLE_OBJECT 1u
+#define T4_ROLE_ENGINE 2u
+#define T4_ROLE_AUTH 3u
+struct t4_role {
+    uint32_t kind;
+    uint32_t reserved;
+    const char *name;
+    const void *ops; /* begins with `size`, `min_minor` */
+};
+
+struct t4_plugin {
+    uint32_t magic, size;            /* these four lines first, for ever: */
+    uint16_t abi_major, abi_minor;   /* compiled against */
+    uint16_t needs_minor;            /* oldest host it runs on */
+    uint16_t option_size;            /* sizeof(struct t4_option); they protect the rest */
+    const char *name, *version, *license, *summary;
+    const struct t4_option *options;
+    size_t n_options;
+    const struct t4_role *roles;
+    size_t n_roles;
+    /* Called once, before any role is used, and once at the end; both may be NULL. */
+    t4_status (*load)(const struct t4_host *, struct t4_call *, const struct t4_values *,
+                      void **plugin);
+    void (*unload)(void *plugin);
+};
+
+#define T4_PLUGIN_HEAD(plugin_name, plugin_version, needs)                                   \
+    .magic = T4_PLUGIN_MAGIC, .size = (uint32_t)sizeof(struct t4_plugin),                    \
+    .abi_major = T4_ABI_MAJOR, .abi_minor = T4_ABI_MINOR, .needs_minor = (needs),            \
+    .option_size = (uint16_t)sizeof(struct t4_option), .name = (plugin_name),                \
+    .version = (plugin_version)
+
+#define T4_PLUGIN_EXPORT __attribute__((visibility("default")))
+typedef const struct t4_plugin *t4_plugin_entry_fn(void);
+/* The one exported symbol: a function, because dlsym() of data is not portable. */
+T4_PLUGIN_EXPORT const struct t4_plugin *t4_plugin_v1(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
