@@ -1,0 +1,218 @@
+/*
+ * write.c - the write transaction: one for each write(), committed and synced before it
+ * returns.
+ *
+ * LMDB's commit writes the changed pages, syncs them, then writes the page that makes
+ * them valid through a descriptor opened with O_DSYNC.  That order is what makes a crash
+ * leave whole transactions only, so it is never relaxed (no MDB_NOSYNC, MDB_NOMETASYNC or
+ * MDB_WRITEMAP), and sync() has nothing left to do.
+ *
+ * A key longer than CHUNK goes down link by link (store.h); a put makes the links that
+ * are missing, a delete takes those away that lead to nothing any more.
+ *
+ * Entry point: store_write().  Runs on: one thread at a time.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "store.h"
+
+struct writer {
+    struct t4_engine *engine;
+    MDB_txn *txn;
+    MDB_cursor *keys; /* kept, since sorted operations mostly hit the page it is on */
+    MDB_cursor *layers;
+    struct state state;
+};
+
+int
+state_load(struct t4_engine *e, MDB_txn *txn, struct state *out)
+{
+    MDB_val key = {sizeof STATE_KEY - 1, (void *)(uintptr_t)STATE_KEY}, value;
+    int rc = mdb_get(txn, e->state, &key, &value);
+    const uint8_t *p = value.mv_data;
+
+    if (rc != 0)
+        return rc;
+    if (value.mv_size != STATE_SIZE)
+        return MDB_CORRUPTED;
+    *out =
+        (struct state){load_u64(p), load_u64(p + 8), load_u64(p + 16), load_u64(p + 24)};
+    return 0;
+}
+
+int
+state_save(struct t4_engine *e, MDB_txn *txn, const struct state *s)
+{
+    MDB_val key = {sizeof STATE_KEY - 1, (void *)(uintptr_t)STATE_KEY}, value;
+    uint8_t bytes[STATE_SIZE];
+
+    store_u64(bytes, s->format);
+    store_u64(bytes + 8, s->flushed);
+    store_u64(bytes + 16, s->next_layer);
+    store_u64(bytes + 24, s->layers);
+    value = (MDB_val){sizeof bytes, bytes};
+    return mdb_put(txn, e->state, &key, &value, 0);
+}
+
+/* --- one operation ------------------------------------------------------------------ */
+
+static MDB_cursor *
+cursor_at(const struct writer *w, unsigned level)
+{
+    return level == 0 ? w->keys : w->layers;
+}
+
+/* Where the link `r` leads to. */
+static int
+follow(const struct writer *w, unsigned level, struct record *r, uint64_t *layer)
+{
+    MDB_val key = r->key, value;
+    int rc = mdb_cursor_get(cursor_at(w, level), &key, &value, MDB_SET);
+
+    if (rc != 0)
+        return rc;
+    if (value.mv_size != ID_SIZE)
+        return MDB_CORRUPTED;
+    *layer = load_u64(value.mv_data);
+    return 0;
+}
+
+static int
+make_link(struct writer *w, unsigned level, struct record *r, uint64_t *layer)
+{
+    uint8_t id[ID_SIZE];
+    MDB_val value = {sizeof id, id};
+
+    *layer = w->state.next_layer++; /* (3) */
+    w->state.layers++;
+    store_u64(id, *layer);
+    return mdb_cursor_put(cursor_at(w, level), &r->key, &value, 0);
+}
+
+static int
+put(struct writer *w, struct t4_slice key, struct t4_slice value)
+{
+    MDB_val v = {value.len, (void *)(uintptr_t)value.data};
+    struct record r;
+    uint64_t layer = 0;
+    unsigned level = 0;
+
+    if (key.len > MAX_KEY)
+        return MDB_BAD_VALSIZE;
+    while (record_set(&r, level, layer, key.data, key.len)) {
+        int rc = follow(w, level, &r, &layer);
+
+        if (rc == MDB_NOTFOUND)
+            rc = make_link(w, level, &r, &layer);
+        if (rc != 0)
+            return rc;
+        key.data += CHUNK;
+        key.len -= CHUNK;
+        level++;
+    }
+    return mdb_cursor_put(cursor_at(w, level), &r.key, &v, 0);
+}
+
+/* Takes one record away; MDB_NOTFOUND: it is not there. */
+static int
+erase(struct writer *w, unsigned level, struct record *r)
+{
+    MDB_val key = r->key, value;
+    int rc = mdb_cursor_get(cursor_at(w, level), &key, &value, MDB_SET);
+
+    return rc != 0 ? rc : mdb_cursor_del(cursor_at(w, level), 0);
+}
+
+static int
+layer_is_empty(struct writer *w, uint64_t layer, bool *empty)
+{
+    struct record r;
+    MDB_val key, value;
+    int rc;
+
+    record_set(&r, 1, layer, (const uint8_t *)"", 0);
+    key = r.key;
+    rc = mdb_cursor_get(w->layers, &key, &value, MDB_SET_RANGE);
+    *empty = rc == MDB_NOTFOUND || (rc == 0 && !record_in_layer(&key, layer));
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int delete (struct writer *w, struct t4_slice key)
+{
+    uint64_t layers[MAX_DEPTH + 1] = {0}; /* layers[n]: the one that level n is in */
+    const uint8_t *part = key.data;
+    size_t len = key.len;
+    unsigned level = 0;
+    struct record r;
+    int rc;
+
+    if (key.len > MAX_KEY)
+        return MDB_BAD_VALSIZE;
+    while (record_set(&r, level, layers[level], part, len)) {
+        rc = follow(w, level, &r, &layers[level + 1]);
+        if (rc != 0)
+            return rc == MDB_NOTFOUND ? 0 : rc;
+        part += CHUNK;
+        len -= CHUNK;
+        level++;
+    }
+    rc = erase(w, level, &r);
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+
+    for (; level > 0; level--) { /* (2) */
+        bool empty;
+
+        rc = layer_is_empty(w, layers[level], &empty);
+        if (rc != 0 || !empty)
+            return rc;
+        part -= CHUNK;
+        record_set(&r, level - 1, layers[level - 1], part, LINK_SIZE);
+        rc = erase(w, level - 1, &r);
+        if (rc != 0)
+            return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
+        w->state.layers--;
+    }
+    return 0;
+}
+
+/* --- the transaction ---------------------------------------------------------------- */
+
+static int
+apply(struct writer *w, const struct t4_op *ops, size_t n)
+{
+    int rc = mdb_cursor_open(w->txn, w->engine->keys, &w->keys);
+
+    if (rc == 0)
+        rc = mdb_cursor_open(w->txn, w->engine->layers, &w->layers);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = ops[i].kind == T4_OP_PUT ? put(w, ops[i].key, ops[i].value)
+                                      : delete (w, ops[i].key);
+    if (rc == 0)
+        rc = state_save(w->engine, w->txn, &w->state);
+    return rc;
+}
+
+t4_status
+store_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops, size_t n,
+            uint64_t flushed)
+{
+    struct writer w = {.engine = e, .state = e->committed};
+    int rc;
+
+    rc = mdb_txn_begin(e->env, NULL, 0, &w.txn);
+    if (rc != 0)
+        return store_fail(e, call, rc, "cannot begin a write transaction");
+    w.state.flushed = flushed;
+    rc = apply(&w, ops, n);
+    if (rc != 0) {
+        mdb_txn_abort(w.txn); /* frees its cursors, too, as commit does */
+        return store_fail(e, call, rc, "cannot store a record");
+    }
+    rc = mdb_txn_commit(w.txn);
+    if (rc != 0)
+        return store_fail(e, call, rc, "cannot commit");
+    e->committed = w.state;
+    atomic_store_explicit(&e->flushed, flushed, memory_order_release);
+    return T4_OK;
+}

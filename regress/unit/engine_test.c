@@ -1,0 +1,999 @@
+/*
+ * engine_test.c - the storage engines' contract (include/t4_plugin.h), each engine
+ * through the facade: single rules, a seeded history against a sorted array, readers
+ * beside a writer, and for LMDB kill -9, a full map, a full disk and the files.  What a
+ * power failure leaves is tested by the crash test of the whole server (regress/t).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/memory.h"
+#include "base/slice.h"
+#include "engine_bed.h"
+#include "env/thread.h"
+
+static int
+setup(void **state)
+{
+    struct bed *b = mem_alloc(sizeof *b);
+
+    bed_init(b, *state, NULL);
+    bed_open(b);
+    *state = b;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    bed_destroy(*state);
+    mem_free(*state);
+    return 0;
+}
+
+static struct t4_op
+put_op(struct t4_slice key, struct t4_slice value)
+{
+    return (struct t4_op){.kind = T4_OP_PUT, .key = key, .value = value};
+}
+
+static struct t4_op
+delete_op(struct t4_slice key)
+{
+    return (struct t4_op){.kind = T4_OP_DELETE, .key = key};
+}
+
+static void
+write_ok(struct bed *b, const struct t4_op *ops, size_t n, uint64_t flushed)
+{
+    struct error error = {0};
+
+    if (engine_write(b->engine, ops, n, flushed, &error) != T4_OK ||
+        engine_sync(b->engine, &error) != T4_OK)
+        fail_msg("%s (%s)", error.message, error.hint);
+}
+
+static struct t4_snap *
+snap(struct bed *b)
+{
+    struct t4_snap *s;
+
+    assert_int_equal(engine_snap(b->engine, &s), T4_OK);
+    return s;
+}
+
+static void
+assert_value(struct bed *b, struct t4_snap *s, struct t4_slice key, const char *expected)
+{
+    struct t4_slice value;
+
+    assert_int_equal(engine_get(b->engine, s, key, &value), T4_OK);
+    assert_true(slice_equal(value, slice_str(expected)));
+}
+
+/* --- single rules ------------------------------------------------------------------- */
+
+static void
+test_write_is_in_order_and_atomic(void **state)
+{
+    struct bed *b = *state;
+    struct t4_slice a = slice_str("a"), c = slice_str("c"), value;
+    const struct t4_op ops[] = {
+        put_op(a, slice_str("1")),       delete_op(a),
+        put_op(a, slice_str("2")),       put_op(c, slice_of(NULL, 0)),
+        delete_op(slice_str("missing")),
+    };
+    struct t4_snap *before = snap(b), *after;
+    uint64_t flushed = 99;
+
+    assert_int_equal(engine_flushed(b->engine, &flushed), T4_OK);
+    assert_int_equal(flushed, 0);
+    write_ok(b, ops, 5, 41);
+    write_ok(b, NULL, 0, 42);
+    assert_int_equal(engine_flushed(b->engine, &flushed), T4_OK);
+    assert_int_equal(flushed, 42);
+
+    after = snap(b);
+    assert_value(b, after, a, "2");
+    assert_value(b, after, c, "");
+    assert_int_equal(engine_get(b->engine, before, a, &value), T4_E_NOTFOUND);
+    assert_int_equal(engine_get(b->engine, after, slice_str("b"), &value), T4_E_NOTFOUND);
+    assert_int_equal(engine_get(b->engine, after, slice_of("", 0), &value),
+                     T4_E_NOTFOUND);
+    engine_snap_end(b->engine, before);
+    engine_snap_end(b->engine, after);
+}
+
+static void
+test_values_outlive_the_iterators_moves(void **state)
+{
+    struct bed *b = *state;
+    uint8_t longer[700];
+    struct t4_slice key, first_key, values[4];
+    struct t4_iter *one, *two;
+    struct t4_snap *s;
+
+    memset(longer, 'k', sizeof longer);
+    for (int i = 0; i < 4; i++) {
+        char text[2] = {(char)('0' + i), 0};
+        struct t4_op op = put_op(slice_of(longer, 480 + (size_t)i), slice_str(text));
+
+        write_ok(b, &op, 1, 1);
+    }
+    s = snap(b);
+    assert_int_equal(engine_iter(b->engine, s, &one), T4_OK);
+    assert_int_equal(engine_iter(b->engine, s, &two), T4_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(engine_next(b->engine, one, &key, &values[i]), T4_OK);
+        assert_int_equal(key.len, 480 + i);
+        if (i == 0)
+            assert_int_equal(engine_seek(b->engine, two, slice_of(longer, 482),
+                                         &first_key, &values[1]),
+                             T4_OK);
+    }
+    assert_int_equal(first_key.len, 482); /* the other iterator's key has not moved */
+    engine_iter_end(b->engine, one);
+    engine_iter_end(b->engine, two);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(values[i].data[0], '0' + i);
+    engine_snap_end(b->engine, s);
+}
+
+static void
+test_bounds_of_keys(void **state)
+{
+    struct bed *b = *state;
+    size_t most = engine_max_key(b->engine);
+    uint8_t *bytes = mem_zalloc(most + 1);
+    struct t4_op op = put_op(slice_of(bytes, most), slice_str("longest"));
+    struct error error = {0};
+    struct t4_snap *s;
+
+    assert_true(most >= 65536);
+    write_ok(b, &op, 1, 1);
+    s = snap(b);
+    assert_value(b, s, op.key, "longest");
+    engine_snap_end(b->engine, s);
+
+    op.key.len = most + 1;
+    assert_int_equal(engine_write(b->engine, &op, 1, 2, &error), T4_E_INVALID);
+    assert_non_null(
+        strstr(error.message, "operation 0 has a key of 65537 bytes; 1 to 65536"));
+    op.key.len = 0;
+    assert_int_equal(engine_write(b->engine, &op, 1, 2, &error), T4_E_INVALID);
+    op.kind = 7;
+    assert_int_equal(engine_write(b->engine, &op, 1, 2, &error), T4_E_INVALID);
+    assert_non_null(strstr(error.message, "operation 0 is of unknown kind 7"));
+    mem_free(bytes);
+}
+
+static void
+test_big_value(void **state)
+{
+    struct bed *b = *state;
+    size_t n = 20 << 20;
+    uint8_t *bytes = mem_alloc(n);
+    struct t4_op op = put_op(slice_str("big"), slice_of(bytes, n));
+    struct t4_slice value;
+    struct t4_snap *s;
+
+    memset(bytes, 0x5a, n);
+    write_ok(b, &op, 1, 1);
+    s = snap(b);
+    assert_int_equal(engine_get(b->engine, s, op.key, &value), T4_OK);
+    assert_true(slice_equal(value, op.value));
+    engine_snap_end(b->engine, s);
+    mem_free(bytes);
+}
+
+static uint64_t
+in_use(struct bed *b, uint64_t *records)
+{
+    struct t4_engine_stats stats;
+
+    assert_int_equal(engine_stats(b->engine, &stats), T4_OK);
+    *records = stats.records;
+    return stats.in_use_bytes;
+}
+
+/* Long keys leave no links and layers behind: space comes back. */
+static void
+test_deleting_gives_space_back(void **state)
+{
+    enum { KEYS = 2000, BATCH = 250, LEN = 1500 };
+    struct bed *b = *state;
+    uint8_t *bytes = mem_alloc((size_t)KEYS * LEN);
+    struct t4_op ops[BATCH];
+    uint64_t records, before, full, after;
+    struct chance c = {1};
+
+    before = in_use(b, &records);
+    assert_int_equal(records, 0);
+    for (size_t i = 0; i < (size_t)KEYS * LEN; i++)
+        bytes[i] = (uint8_t)chance_next(&c);
+    for (int deleting = 0; deleting < 2; deleting++) {
+        for (size_t i = 0; i < KEYS; i++) {
+            struct t4_slice key = slice_of(bytes + i * LEN, LEN);
+
+            ops[i % BATCH] = deleting ? delete_op(key) : put_op(key, slice_str("v"));
+            if (i % BATCH == BATCH - 1)
+                write_ok(b, ops, BATCH, i);
+        }
+        after = in_use(b, &records);
+        assert_int_equal(records, deleting ? 0 : KEYS);
+        if (!deleting)
+            full = after;
+    }
+    assert_true(full > before + (size_t)KEYS * LEN);
+    assert_true(after <= before + 64 * 1024);
+    mem_free(bytes);
+}
+
+/* Keys that come in order, the worst case of a tree that does not balance itself. */
+static void
+test_keys_in_order(void **state)
+{
+    enum { KEYS = 6000, BATCH = 500 };
+    struct bed *b = *state;
+    uint8_t(*bytes)[4] = mem_alloc(KEYS * sizeof *bytes);
+    struct t4_slice key, value;
+    struct t4_op ops[BATCH];
+    struct t4_iter *it;
+    struct t4_snap *s;
+
+    for (size_t i = 0; i < KEYS; i++) { /* half of them upwards, half downwards */
+        size_t k = i < KEYS / 2 ? i : KEYS - 1 - (i - KEYS / 2);
+
+        bytes[k][0] = (uint8_t)(k >> 16);
+        bytes[k][1] = (uint8_t)(k >> 8);
+        bytes[k][2] = (uint8_t)k;
+        ops[i % BATCH] = put_op(slice_of(bytes[k], 3), slice_of(bytes[k], 3));
+        if (i % BATCH == BATCH - 1)
+            write_ok(b, ops, BATCH, i);
+    }
+    for (size_t i = 0; i < KEYS / 2; i++) { /* every other one away */
+        ops[i % BATCH] = delete_op(slice_of(bytes[2 * i], 3));
+        if (i % BATCH == BATCH - 1)
+            write_ok(b, ops, BATCH, i);
+    }
+    s = snap(b);
+    assert_int_equal(engine_iter(b->engine, s, &it), T4_OK);
+    for (size_t i = 1; i < KEYS; i += 2) {
+        assert_int_equal(engine_next(b->engine, it, &key, &value), T4_OK);
+        assert_true(slice_equal(key, slice_of(bytes[i], 3)) && slice_equal(value, key));
+    }
+    assert_int_equal(engine_next(b->engine, it, &key, &value), T4_E_NOTFOUND);
+    engine_iter_end(b->engine, it);
+    engine_snap_end(b->engine, s);
+    mem_free(bytes);
+}
+
+/* --- a seeded history against the sorted array -------------------------------------- */
+
+#define MODEL_KEYS 1500
+#define MODEL_ROUNDS 300
+#define MODEL_SNAPS 6
+
+struct held {
+    struct t4_snap *snap;
+    uint64_t *state;
+};
+
+struct model {
+    struct bed *bed;
+    struct keys keys;
+    uint64_t *state;
+    struct held held[MODEL_SNAPS];
+    size_t n_held, snaps, ops, records, steps, reopened;
+    uint64_t flushed;
+};
+
+static void
+model_write(struct model *m, struct chance *c, bool growing)
+{
+    struct t4_op ops[40];
+    uint8_t *values[40] = {0};
+    size_t n = 1 + chance_below(c, 40);
+
+    for (size_t i = 0; i < n; i++) {
+        size_t k = chance_below(c, m->keys.n);
+
+        if ((chance_below(c, 4) != 0) == growing) {
+            struct t4_slice value;
+
+            m->state[k] = chance_next(c) | 1;
+            value = value_make(m->state[k]);
+            values[i] = mem_alloc(value.len);
+            ops[i] =
+                put_op(m->keys.key[k],
+                       slice_of(memcpy(values[i], value.data, value.len), value.len));
+        } else {
+            m->state[k] = 0;
+            ops[i] = delete_op(m->keys.key[k]);
+        }
+    }
+    write_ok(m->bed, ops, n, ++m->flushed);
+    m->ops += n;
+    for (size_t i = 0; i < n; i++)
+        mem_free(values[i]);
+}
+
+static void
+model_hold(struct model *m)
+{
+    struct held *h = &m->held[m->n_held++];
+
+    h->snap = snap(m->bed);
+    h->state = mem_alloc(m->keys.n * sizeof *h->state);
+    memcpy(h->state, m->state, m->keys.n * sizeof *h->state);
+    m->snaps++;
+}
+
+static void
+model_release(struct model *m, size_t i)
+{
+    struct held *h = &m->held[i];
+
+    m->records += check_scan(m->bed->engine, h->snap, &m->keys, h->state);
+    engine_snap_end(m->bed->engine, h->snap);
+    mem_free(h->state);
+    *h = m->held[--m->n_held];
+}
+
+static void
+model_check(struct model *m, struct chance *c, bool all)
+{
+    struct t4_snap *s = snap(m->bed);
+    uint64_t flushed, records, present = 0;
+
+    m->steps += check_walks(m->bed->engine, s, &m->keys, m->state, c, 15);
+    if (all) {
+        m->records += check_scan(m->bed->engine, s, &m->keys, m->state);
+        for (size_t i = 0; i < m->keys.n; i++)
+            present += m->state[i] != 0;
+        in_use(m->bed, &records);
+        assert_int_equal(records, present);
+    }
+    assert_int_equal(engine_flushed(m->bed->engine, &flushed), T4_OK);
+    assert_int_equal(flushed, m->flushed);
+    engine_snap_end(m->bed->engine, s);
+}
+
+static void
+model_reopen(struct model *m)
+{
+    while (m->n_held > 0)
+        model_release(m, m->n_held - 1);
+    bed_close(m->bed);
+    bed_open(m->bed);
+    m->reopened++;
+}
+
+static void
+test_model(void **state)
+{
+    struct chance c = {test_seed()};
+    struct model m = {.bed = *state};
+    bool durable = (m.bed->ops.caps & T4_ENGINE_DURABLE) != 0;
+    uint64_t records;
+
+    keys_make(&m.keys, MODEL_KEYS, &c);
+    m.state = mem_zalloc(m.keys.n * sizeof *m.state);
+    for (unsigned round = 1; round <= MODEL_ROUNDS; round++) {
+        model_write(&m, &c, round / 60 % 2 == 0);
+        if (m.n_held < MODEL_SNAPS && chance_below(&c, 3) == 0)
+            model_hold(&m);
+        if (m.n_held > 0 && chance_below(&c, 5) == 0)
+            model_release(&m, chance_below(&c, m.n_held));
+        if (durable && round % 40 == 0)
+            model_reopen(&m);
+        model_check(&m, &c, round % 20 == 0);
+    }
+    for (size_t k = 0; k < m.keys.n; k++) {
+        struct t4_op op = delete_op(m.keys.key[k]);
+
+        m.state[k] = 0;
+        assert_int_equal(engine_write(m.bed->engine, &op, 1, ++m.flushed, NULL), T4_OK);
+        if (k % 50 == 0)
+            model_check(&m, &c, true);
+    }
+    while (m.n_held > 0)
+        model_release(&m, m.n_held - 1);
+    model_check(&m, &c, true);
+    in_use(m.bed, &records);
+    assert_int_equal(records, 0);
+    printf(
+        "# %s, seed %llu: %zu keys, %u writes of %zu operations, %zu held snapshots, %zu "
+        "steps of iterators, %zu records scanned both ways, %zu reopened\n",
+        m.bed->kind, (unsigned long long)test_seed(), m.keys.n, MODEL_ROUNDS, m.ops,
+        m.snaps, m.steps, m.records, m.reopened);
+    mem_free(m.state);
+    keys_free(&m.keys);
+}
+
+/* --- readers beside a writer -------------------------------------------------------- */
+
+/*
+ * Write number g deletes every third key, starting with g % 3, and gives the others the
+ * value of g; the key "turn" says what g is.  So one look tells whether a snapshot is
+ * whole.
+ */
+#define TURN_KEY slice_str("\x80turn")
+
+struct shared {
+    struct bed *bed;
+    struct keys keys;
+    _Atomic bool done;
+};
+
+struct reader {
+    struct shared *shared;
+    struct thread thread;
+    uint64_t checked, last;
+    char wrong[128];
+};
+
+static bool
+look_is_whole(struct reader *r, struct t4_snap *s, struct t4_iter *it)
+{
+    struct shared *sh = r->shared;
+    struct engine *e = sh->bed->engine;
+    struct t4_slice key, value;
+    size_t at = 0;
+    uint64_t turn;
+
+    if (engine_get(e, s, TURN_KEY, &value) != T4_OK || value.len != 8)
+        return false;
+    memcpy(&turn, value.data, 8);
+    if (turn < r->last)
+        return false;
+    r->last = turn;
+    while (engine_next(e, it, &key, &value) == T4_OK) {
+        if (slice_equal(key, TURN_KEY))
+            continue;
+        at += at % 3 == turn % 3;
+        if (at >= sh->keys.n || !slice_equal(key, sh->keys.key[at]) || value.len != 8 ||
+            memcmp(value.data, &turn, 8) != 0)
+            return false;
+        at++;
+    }
+    at += at % 3 == turn % 3;
+    return at >= sh->keys.n;
+}
+
+static void *
+reader_main(void *arg)
+{
+    struct reader *r = arg;
+    struct engine *e = r->shared->bed->engine;
+
+    while ((!atomic_load(&r->shared->done) || r->checked == 0) && r->wrong[0] == '\0') {
+        struct t4_snap *s;
+        struct t4_iter *it;
+
+        if (engine_snap(e, &s) != T4_OK || engine_iter(e, s, &it) != T4_OK) {
+            snprintf(r->wrong, sizeof r->wrong, "no snapshot");
+            break;
+        }
+        if (!look_is_whole(r, s, it))
+            snprintf(r->wrong, sizeof r->wrong, "a snapshot of turn %llu is not whole",
+                     (unsigned long long)r->last);
+        engine_iter_end(e, it);
+        engine_snap_end(e, s);
+        r->checked++;
+    }
+    return NULL;
+}
+
+static void
+write_turn(struct shared *sh, struct t4_op *ops, uint64_t turn)
+{
+    struct t4_slice value = slice_of(&turn, sizeof turn);
+
+    for (size_t i = 0; i < sh->keys.n; i++)
+        ops[i] = i % 3 == turn % 3 ? delete_op(sh->keys.key[i])
+                                   : put_op(sh->keys.key[i], value);
+    ops[sh->keys.n] = put_op(TURN_KEY, value);
+    write_ok(sh->bed, ops, sh->keys.n + 1, turn);
+}
+
+static void
+test_readers_beside_a_writer(void **state)
+{
+    struct shared sh = {.bed = *state};
+    struct reader readers[2] = {{.shared = &sh}, {.shared = &sh}};
+    struct chance c = {test_seed()};
+    uint64_t turns = strcmp(sh.bed->kind, "memory") == 0 ? 400 : 80;
+    struct t4_op *ops;
+
+    keys_make(&sh.keys, 200, &c);
+    ops = mem_alloc((sh.keys.n + 1) * sizeof *ops);
+    write_turn(&sh, ops, 1);
+    for (int i = 0; i < 2; i++)
+        thread_start(&readers[i].thread, "reader", reader_main, &readers[i]);
+    for (uint64_t turn = 2; turn <= turns; turn++)
+        write_turn(&sh, ops, turn);
+    atomic_store(&sh.done, true);
+    for (int i = 0; i < 2; i++)
+        thread_join(&readers[i].thread);
+    printf("# %s: %llu writes of %zu keys, %llu and %llu snapshots read beside them\n",
+           sh.bed->kind, (unsigned long long)turns, sh.keys.n,
+           (unsigned long long)readers[0].checked,
+           (unsigned long long)readers[1].checked);
+    for (int i = 0; i < 2; i++)
+        assert_string_equal(readers[i].wrong, "");
+    mem_free(ops);
+    keys_free(&sh.keys);
+}
+
+/* --- the facade --------------------------------------------------------------------- */
+
+static t4_status
+failing_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops,
+              size_t n, uint64_t flushed)
+{
+    (void)e;
+    (void)call;
+    (void)ops;
+    (void)n;
+    return flushed == 1 ? T4_E_IO : flushed == 2 ? -1000 : 5;
+}
+
+static t4_status
+handleless_open(void *plugin, struct t4_call *call, struct t4_slice dir,
+                struct t4_engine **out)
+{
+    (void)plugin;
+    (void)call;
+    (void)dir;
+    (void)out;
+    return T4_OK;
+}
+
+static void
+test_facade_refuses_incomplete_tables(void **state)
+{
+    static const size_t members[] = {
+        offsetof(struct t4_engine_ops, open),  offsetof(struct t4_engine_ops, close),
+        offsetof(struct t4_engine_ops, write), offsetof(struct t4_engine_ops, flushed),
+        offsetof(struct t4_engine_ops, snap),  offsetof(struct t4_engine_ops, snap_end),
+        offsetof(struct t4_engine_ops, get),   offsetof(struct t4_engine_ops, iter),
+        offsetof(struct t4_engine_ops, seek),  offsetof(struct t4_engine_ops, next),
+        offsetof(struct t4_engine_ops, prev),  offsetof(struct t4_engine_ops, iter_end),
+    };
+    static const char *const names[] = {"open", "close",    "write", "flushed",
+                                        "snap", "snap_end", "get",   "iter",
+                                        "seek", "next",     "prev",  "iter_end"};
+    struct error error = {0};
+    struct engine *e;
+    char text[64];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        struct t4_engine_ops ops = *engine_memory_ops();
+
+        memset((char *)&ops + members[i], 0, sizeof(void (*)(void)));
+        assert_int_equal(engine_open(&ops, NULL, "broken", "", &e, &error), T4_E_INVALID);
+        assert_null(e);
+        snprintf(text, sizeof text, "lacks the function \"%s\"", names[i]);
+        assert_non_null(strstr(error.message, text));
+        assert_non_null(strstr(error.message, "\"broken\""));
+    }
+}
+
+static void
+test_facade_adopts_shorter_tables(void **state)
+{
+    struct t4_engine_ops ops = *engine_memory_ops();
+    struct t4_engine_stats stats;
+    struct error error = {0};
+    struct engine *e;
+
+    (void)state;
+    ops.size =
+        offsetof(struct t4_engine_ops, stats); /* what lies behind is not looked at */
+    ops.sync = NULL;
+    assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_OK);
+    assert_int_equal(engine_sync(e, &error), T4_OK);
+    assert_int_equal(engine_stats(e, &stats), T4_E_UNSUPPORTED);
+    engine_close(e);
+
+    ops.size = offsetof(struct t4_engine_ops, prev);
+    assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_E_INVALID);
+    assert_non_null(strstr(error.message, "lacks the function \"prev\""));
+    ops.size = 8;
+    assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_E_INVALID);
+    assert_non_null(strstr(error.message, "8 bytes long, too short"));
+
+    ops = *engine_memory_ops();
+    ops.caps = T4_ENGINE_DURABLE; /* then sync is not optional */
+    ops.sync = NULL;
+    assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_E_INVALID);
+    ops = *engine_memory_ops();
+    ops.min_minor = T4_ABI_MINOR + 1;
+    assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "needs ABI 1."));
+}
+
+static void
+test_facade_completes_errors(void **state)
+{
+    struct t4_engine_ops ops = *engine_memory_ops();
+    struct error error = {0};
+    struct engine *e;
+
+    (void)state;
+    ops.write = failing_write;
+    assert_int_equal(engine_open(&ops, NULL, "odd", "", &e, &error), T4_OK);
+    assert_int_equal(engine_write(e, NULL, 0, 1, &error), T4_E_IO);
+    assert_string_equal(error.message,
+                        "storage engine \"odd\": cannot write: input/output error");
+    assert_int_equal(engine_write(e, NULL, 0, 2, &error), T4_E_INTERNAL);
+    assert_int_equal(engine_write(e, NULL, 0, 3, &error), T4_E_INTERNAL);
+    assert_int_equal(engine_write(e, NULL, 0, 1, NULL), T4_E_IO);
+    engine_close(e);
+    ops.open = handleless_open;
+    assert_int_equal(engine_open(&ops, NULL, "odd", "", &e, &error), T4_E_INTERNAL);
+    assert_non_null(strstr(error.message, "gave no handle"));
+}
+
+/* --- LMDB: crashes, bounds, files --------------------------------------------------- */
+
+/* What write number i does to the keys; the same in the child and in the checker. */
+static size_t
+crash_ops(const struct keys *k, uint64_t i, uint64_t *state, struct t4_op *ops)
+{
+    struct chance c = {i};
+    size_t n = 1 + chance_below(&c, 20);
+
+    for (size_t o = 0; o < n; o++) {
+        size_t at = chance_below(&c, k->n);
+        bool deletes = chance_below(&c, 3) == 0;
+
+        state[at] = deletes ? 0 : i;
+        ops[o] = deletes ? delete_op(k->key[at])
+                         : put_op(k->key[at], slice_of(&state[at], sizeof state[at]));
+    }
+    return n;
+}
+
+static void
+crash_child(struct bed *b, const struct keys *k, uint64_t from, int report)
+{
+    uint64_t *state = mem_zalloc(k->n * sizeof *state);
+    struct t4_op ops[20];
+
+    bed_open(b);
+    for (uint64_t i = from + 1;; i++) {
+        size_t n = crash_ops(k, i, state, ops);
+
+        /* The array holds a key's last value; earlier ones in a batch do not matter. */
+        if (engine_write(b->engine, ops, n, i, NULL) != T4_OK ||
+            engine_sync(b->engine, NULL) != T4_OK ||
+            write(report, &i, sizeof i) != sizeof i)
+            _exit(1);
+    }
+}
+
+static void
+check_crashed(struct bed *b, const struct keys *k, uint64_t last_reported,
+              uint64_t *flushed)
+{
+    uint64_t *state = mem_zalloc(k->n * sizeof *state);
+    struct t4_slice key, value;
+    struct t4_op ops[20];
+    struct t4_iter *it;
+    struct t4_snap *s;
+    size_t at = 0;
+
+    bed_open(b);
+    assert_int_equal(engine_flushed(b->engine, flushed), T4_OK);
+    assert_in_range(*flushed, last_reported, last_reported + 1); /* one was in flight */
+    for (uint64_t i = 1; i <= *flushed; i++)
+        crash_ops(k, i, state, ops);
+    s = snap(b);
+    assert_int_equal(engine_iter(b->engine, s, &it), T4_OK);
+    while (engine_next(b->engine, it, &key, &value) == T4_OK) {
+        while (at < k->n && state[at] == 0)
+            at++;
+        assert_true(at < k->n && slice_equal(key, k->key[at]));
+        assert_true(slice_equal(value, slice_of(&state[at], sizeof state[at])));
+        at++;
+    }
+    while (at < k->n && state[at] == 0)
+        at++;
+    assert_int_equal(at, k->n);
+    engine_iter_end(b->engine, it);
+    engine_snap_end(b->engine, s);
+    bed_close(b);
+    mem_free(state);
+}
+
+static void
+test_kill(void **unused)
+{
+    enum { ROUNDS = 12 };
+    struct chance c = {test_seed()};
+    struct keys keys;
+    struct bed b;
+    uint64_t flushed = 0;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    keys_make(&keys, 300, &c);
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t reports = 1 + chance_below(&c, 25), last = 0;
+        int pipes[2], status;
+        pid_t pid;
+
+        assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+        pid = fork();
+        if (pid == 0)
+            crash_child(&b, &keys, flushed, pipes[1]);
+        close(pipes[1]);
+        for (uint64_t i = 0; i < reports; i++)
+            assert_int_equal(read(pipes[0], &last, sizeof last), sizeof last);
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        assert_true(WIFSIGNALED(status));
+        while (read(pipes[0], &last, sizeof last) == sizeof last)
+            continue; /* what it had reported meanwhile */
+        close(pipes[0]);
+        check_crashed(&b, &keys, last, &flushed);
+    }
+    printf("# lmdb: killed %d times, %llu writes survived\n", ROUNDS,
+           (unsigned long long)flushed);
+    keys_free(&keys);
+    bed_destroy(&b);
+}
+
+/* Writes until there is no room, then checks that everything before can be read. */
+static void
+fill(struct bed *b, const char *message, const char *hint)
+{
+    static uint8_t value[20000];
+    struct error error = {0};
+    t4_status st = T4_OK;
+    struct t4_snap *s;
+    uint64_t n = 0, flushed;
+
+    for (n = 0; n < 10000 && st == T4_OK; n++) {
+        struct t4_op op = put_op(slice_of(&n, sizeof n), slice_of(value, sizeof value));
+
+        st = engine_write(b->engine, &op, 1, n + 1, &error);
+    }
+    n--;
+    assert_int_equal(st, T4_E_NOSPACE);
+    assert_non_null(strstr(error.message, message));
+    assert_non_null(strstr(error.message, b->dir));
+    assert_non_null(strstr(error.hint, hint));
+    assert_in_range(n, 10, 9999);
+    assert_int_equal(engine_flushed(b->engine, &flushed), T4_OK);
+    assert_int_equal(flushed, n);
+    s = snap(b);
+    for (uint64_t i = 0; i <= n; i++) {
+        struct t4_slice got;
+
+        assert_int_equal(engine_get(b->engine, s, slice_of(&i, sizeof i), &got),
+                         i < n ? T4_OK : T4_E_NOTFOUND);
+    }
+    engine_snap_end(b->engine, s);
+}
+
+static void
+test_full_map(void **unused)
+{
+    struct t4_op op = delete_op(slice_of("\0\0\0\0\0\0\0", 8));
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", "1 MB");
+    bed_open(&b);
+    fill(&b, "the map of 1048576 bytes (lmdb.map_size) is full", "raise the setting");
+    (void)op;
+    bed_destroy(&b);
+    bed_init(&b, "lmdb", "4 MB");
+    bed_open(&b);
+    fill(&b, "the map of 4194304 bytes", "lmdb.map_size");
+    write_ok(&b, &op, 1, 5); /* deleting makes room as long as its pages fit */
+    bed_destroy(&b);
+}
+
+/* A limit on the file's size fails as a full disk does: a write is cut short. */
+static void
+test_full_disk(void **unused)
+{
+    struct rlimit before, limit;
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &before);
+    limit = (struct rlimit){(2 << 20) + 1000, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    fill(&b, "cannot commit: ", "make room on that file system");
+    setrlimit(RLIMIT_FSIZE, &before);
+    write_ok(&b, NULL, 0, 7); /* and goes on once there is room */
+    bed_close(&b);
+    bed_open(&b);
+    bed_destroy(&b);
+}
+
+static void
+data_path(const struct bed *b, char path[PATH_MAX + 16])
+{
+    snprintf(path, PATH_MAX + 16, "%s/data.mdb", b->dir);
+}
+
+static void
+test_files_are_private(void **unused)
+{
+    char path[PATH_MAX + 16];
+    struct stat st;
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    data_path(&b, path);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(stat(b.dir, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0700);
+    bed_destroy(&b);
+}
+
+/* Creation cut short leaves a file that is begun again; anything else is not touched. */
+static void
+test_unfinished_file(void **unused)
+{
+    static const uint8_t zero[4096];
+    char path[PATH_MAX + 16], junk[9000];
+    struct error error = {0};
+    struct t4_op op = put_op(slice_str("k"), slice_str("v"));
+    struct t4_snap *s;
+    uint64_t flushed;
+    struct bed b;
+    int fd;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    data_path(&b, path);
+    for (int image = 0; image < 5; image++) {
+        bed_open(&b);
+        bed_close(&b);
+        fd = open(path, O_RDWR);
+        assert_true(fd >= 0);
+        if (image < 4) /* the second meta page, that of the first transaction, is lost */
+            assert_int_equal(pwrite(fd, zero, sizeof zero, 4096), sizeof zero);
+        if (image == 1 || image == 2)
+            assert_int_equal(ftruncate(fd, image == 1 ? 4096 : 100), 0);
+        if (image == 3)
+            assert_int_equal(pwrite(fd, zero, sizeof zero, 0), sizeof zero);
+        close(fd);
+        bed_open(&b); /* image 4: nothing lost */
+        assert_int_equal(engine_flushed(b.engine, &flushed), T4_OK);
+        assert_int_equal(flushed, 0);
+        write_ok(&b, &op, 1, 3);
+        bed_close(&b);
+        bed_open(&b);
+        s = snap(&b);
+        assert_value(&b, s, op.key, "v");
+        engine_snap_end(b.engine, s);
+        bed_close(&b);
+        unlink(path);
+    }
+
+    memset(junk, 'j', sizeof junk);
+    fd = open(path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(write(fd, junk, sizeof junk), sizeof junk);
+    assert_int_equal(
+        engine_open(&b.ops, plugin_state(b.plugin), "lmdb", b.dir, &b.engine, &error),
+        T4_E_CORRUPT);
+    assert_non_null(strstr(error.message, "storage engine \"lmdb\": cannot open: "));
+    assert_non_null(strstr(error.message, b.dir));
+    assert_non_null(strstr(error.hint, "remove that folder"));
+    assert_int_equal(lseek(fd, 0, SEEK_END), sizeof junk);
+    close(fd);
+    bed_destroy(&b);
+}
+
+/* A damaged page that a transaction has relied on is not taken for an unfinished file. */
+static void
+test_used_file_is_not_begun_again(void **unused)
+{
+    static const uint8_t zero[4096];
+    struct t4_op op = put_op(slice_str("k"), slice_str("v"));
+    char path[PATH_MAX + 16];
+    struct error error = {0};
+    struct stat before, after;
+    struct bed b;
+    int fd;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    write_ok(&b, &op, 1, 1);
+    bed_close(&b);
+    data_path(&b, path);
+    fd = open(path, O_RDWR);
+    assert_int_equal(pwrite(fd, zero, sizeof zero, 0), sizeof zero);
+    fstat(fd, &before);
+    assert_int_equal(
+        engine_open(&b.ops, plugin_state(b.plugin), "lmdb", b.dir, &b.engine, &error),
+        T4_E_CORRUPT);
+    fstat(fd, &after);
+    assert_int_equal(before.st_size, after.st_size);
+    close(fd);
+    bed_destroy(&b);
+}
+
+static void
+test_folder_cannot_be_made(void **unused)
+{
+    struct error error = {0};
+    struct engine *e;
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    assert_int_equal(engine_open(&b.ops, plugin_state(b.plugin), "lmdb",
+                                 "/proc/no/such/place", &e, &error),
+                     T4_E_IO);
+    assert_null(e);
+    assert_non_null(
+        strstr(error.message, "/proc/no/such/place: cannot create the folder"));
+    bed_destroy(&b);
+}
+
+#define BOTH(fn)                                                                         \
+    {#fn " memory", fn, setup, teardown, (void *)(uintptr_t) "memory"},                  \
+    {                                                                                    \
+#fn " lmdb", fn, setup, teardown, (void *)(uintptr_t) "lmdb"                     \
+    }
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(test_write_is_in_order_and_atomic),
+        BOTH(test_values_outlive_the_iterators_moves),
+        BOTH(test_bounds_of_keys),
+        BOTH(test_big_value),
+        BOTH(test_deleting_gives_space_back),
+        BOTH(test_keys_in_order),
+        BOTH(test_model),
+        BOTH(test_readers_beside_a_writer),
+        cmocka_unit_test(test_facade_refuses_incomplete_tables),
+        cmocka_unit_test(test_facade_adopts_shorter_tables),
+        cmocka_unit_test(test_facade_completes_errors),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_full_map),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_files_are_private),
+        cmocka_unit_test(test_unfinished_file),
+        cmocka_unit_test(test_used_file_is_not_begun_again),
+        cmocka_unit_test(test_folder_cannot_be_made),
+    };
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
