@@ -1,0 +1,170 @@
+/*
+ * mvcc.h - versions of keys: memtables over a storage engine, read at any revision.
+ *
+ * A *view* is {active memtable, frozen memtables, engine}.  Writes go into the active
+ * memtable (by the commit role only); the engine thread flushes frozen ones into the engine
+ * and removes what compaction allows.  Readers take a view first and the engine's snapshot
+ * afterwards: a racing flush can only show a version twice, never not at all.
+ *
+ * A reader's own limit decides what it sees: published reads pass a stamp that is published,
+ * evaluation passes STAMP_NEWEST.
+ *
+ * Threads: mvcc_insert() and mvcc_freeze() in the commit role; mvcc_work() in the engine
+ * thread; mvcc_publish() by whoever advances the frontier, under the node's publication lock;
+ * everything else from any thread.
+ *
+ * Invariants
+ *  (1) a version is reachable by readers before its index can be published
+ *  (2) newer memtables hold only newer versions of a key than older ones and the engine
+ *  (3) a memtable is flushed only when its last index is committed, the oldest first; the
+ *      flushed index advances only with the last slice
+ *  (4) no slice of a flush or compaction splits the versions of one key, and compaction never
+ *      runs between two slices of a flush
+ *  (5) compaction removes only versions at or below the state at the flushed index; a
+ *      tombstone goes only together with everything older of its key
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef MVCC_MVCC_H
+#define MVCC_MVCC_H
+
+#include "base/metrics.h"
+#include "engine/engine.h"
+#include "env/env.h"
+#include "fmt/record.h"
+
+struct mvcc;
+struct memtable;
+struct memtable_key;
+struct mvcc_view;
+
+struct mvcc_options {
+    struct engine *engine;     /* stays the caller's */
+    uint64_t cluster_id, lineage; /* must match what the engine says of itself */
+    uint64_t memtable_bytes;   /* freeze at this size; 16 MiB by default */
+    uint32_t flush_slice;      /* versions per slice, 2,000 to 8,000 */
+    uint64_t flush_pause_ns;   /* between slices, so that the log's fdatasync does not suffer */
+    struct metrics *metrics;
+};
+
+/* What the engine holds: everything up to log index `flushed`. */
+struct mvcc_state {
+    uint64_t flushed;  /* 0: an empty engine */
+    int64_t revision;  /* the store's after that entry; 1 for an empty engine */
+    uint64_t time_ms;  /* of that entry */
+};
+
+/*
+ * Opens over an engine.  INVALID: the engine belongs to another cluster or lineage; CORRUPT:
+ * its state record is damaged; both name the way out.
+ */
+t4_status mvcc_open(const struct mvcc_options *options, struct mvcc **out,
+                    struct mvcc_state *state, struct error *error);
+void mvcc_free(struct mvcc *m); /* no reader may be left */
+
+/* --- writing (commit role, or recovery) ---------------------------------------------------- */
+
+/* Adds a version of ikey (fmt/record.h).  Everything is copied. */
+void mvcc_insert(struct mvcc *m, struct t4_slice ikey, const struct version *v);
+/*
+ * Tells that all versions of entry `index` are in; freezes the active memtable when it is
+ * full and takes a new one.  revision: the store's after that entry.  True: it froze one.
+ */
+bool mvcc_entry_done(struct mvcc *m, uint64_t index, int64_t revision, uint64_t time_ms);
+/* Freezes the active memtable now if it holds anything (a physical compaction wants it). */
+void mvcc_freeze(struct mvcc *m);
+/* Bytes in frozen memtables: backpressure for whoever inserts. */
+uint64_t mvcc_frozen_bytes(struct mvcc *m);
+uint32_t mvcc_frozen_count(struct mvcc *m);
+uint64_t mvcc_active_bytes(struct mvcc *m); /* any thread; a recent value */
+
+/* --- committed state --------------------------------------------------------------------- */
+
+/*
+ * Index up to which everything is committed (the flush waits for it) and the compacted
+ * revision in force there.  Neither goes back.
+ */
+void mvcc_publish(struct mvcc *m, uint64_t index, int64_t compacted);
+/* The published compacted revision: read it after mvcc_read_begin() (design, section 4). */
+int64_t mvcc_compacted(struct mvcc *m);
+uint64_t mvcc_flushed_index(struct mvcc *m);
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+struct mvcc_reader {
+    struct mvcc *mvcc;
+    struct mvcc_view *view;
+    struct t4_snap *snap;  /* the engine's, taken after the view */
+    struct t4_iter *iter;  /* of the walk, opened at the first need */
+    struct t4_iter *get_iter; /* of point reads, so that they do not disturb a walk */
+    struct buffer scratch; /* encoded keys */
+    struct buffer key;     /* decoded keys */
+    const struct memtable *overlay; /* newest of all, or NULL (a transaction's own writes) */
+};
+
+/* Begins a read; end it soon: a held reader keeps the engine from reusing space. */
+t4_status mvcc_read_begin(struct mvcc *m, struct mvcc_reader *r);
+void mvcc_read_end(struct mvcc_reader *r);
+
+/*
+ * Newest version of ikey with stamp <= `stamp`, tombstones included; NOTFOUND if there is
+ * none.  The value is valid until mvcc_read_end().  IO, CORRUPT: the engine's.
+ */
+t4_status mvcc_get(struct mvcc_reader *r, struct t4_slice ikey, uint64_t stamp,
+                   struct version *v);
+
+/*
+ * Walks keys in [lo, hi) (internal keys; hi.len 0: to the end of lo's space), each with its
+ * newest version with stamp <= `stamp`; tombstones are skipped.  One walk per reader at a
+ * time.
+ */
+#define MVCC_SOURCES_MAX 18 /* overlay, active and frozen memtables */
+struct mvcc_walk {
+    struct mvcc_reader *reader;
+    struct t4_slice hi; /* borrowed */
+    uint64_t stamp;
+    const struct memtable_key *source[MVCC_SOURCES_MAX]; /* current key of each, newest first */
+    uint32_t sources;
+    struct t4_slice engine_ikey; /* current record of the engine; data NULL: at its end */
+    struct t4_slice engine_value;
+    uint64_t engine_stamp;
+    struct buffer current; /* the key returned, when it came from the engine */
+    t4_status failed;
+};
+void mvcc_walk_begin(struct mvcc_walk *w, struct mvcc_reader *r, struct t4_slice lo,
+                     struct t4_slice hi, uint64_t stamp);
+/*
+ * NOTFOUND at the end.  *ikey is valid until the next call, the value until mvcc_read_end().
+ */
+t4_status mvcc_walk_next(struct mvcc_walk *w, struct t4_slice *ikey, struct version *v);
+void mvcc_walk_end(struct mvcc_walk *w);
+
+/* --- the engine thread -------------------------------------------------------------------- */
+
+/*
+ * Asks for physical compaction up to `revision` (committed); mvcc_work() does it when the
+ * flushed state allows.
+ */
+void mvcc_compact(struct mvcc *m, int64_t revision);
+/* Revision up to which compaction has been done physically. */
+int64_t mvcc_compacted_physically(struct mvcc *m);
+
+/*
+ * Does one slice of flush or compaction if there is something to do.  OK: did something, call
+ * again; NOTFOUND: nothing to do now; NOSPACE: the engine is full, try later; anything else:
+ * the engine failed, *error says how.  `pause_ns`: how long to wait before the next slice.
+ */
+t4_status mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error);
+bool mvcc_has_work(struct mvcc *m);
+
+/* --- a memtable on its own (a transaction's overlay) --------------------------------------- */
+
+struct memtable *memtable_new(uint64_t bytes_hint, uint64_t hash_seed);
+void memtable_delete(struct memtable *t);
+void memtable_reset(struct memtable *t); /* empty again; keeps its memory */
+void memtable_insert(struct memtable *t, struct t4_slice ikey, const struct version *v);
+uint64_t memtable_bytes(const struct memtable *t);
+bool memtable_get(const struct memtable *t, struct t4_slice ikey, uint64_t stamp,
+                  struct version *v);
+
+#endif

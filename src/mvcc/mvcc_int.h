@@ -1,0 +1,62 @@
+/*
+ * mvcc_int.h - what the files of this folder share: struct mvcc, views, the state record.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef MVCC_MVCC_INT_H
+#define MVCC_MVCC_INT_H
+
+#include "env/thread.h"
+#include "mvcc/memtable.h"
+
+#define TABLES_MAX (MVCC_SOURCES_MAX - 1) /* active and frozen memtables of a view */
+
+/* A constant set of memtables, newest first; each holds one reference of its own. */
+struct mvcc_view {
+    _Atomic uint32_t references;
+    uint32_t n;
+    struct memtable *table[TABLES_MAX];
+};
+
+/* Progress of the engine thread through one flush or one compaction. */
+struct mvcc_job {
+    struct memtable *flushing;       /* NULL: none */
+    const struct memtable_key *next; /* first key not yet written */
+    uint64_t flush_began_ns;
+    bool compacting;
+    int64_t compact_to;              /* revision of the running compaction */
+    struct buffer position;          /* encoded key from which the compaction goes on */
+    struct buffer keys, values;      /* bytes of the slice's operations */
+    struct t4_op *op;
+    size_t n_ops, op_capacity;
+};
+
+struct mvcc {
+    struct mvcc_options options;
+    uint64_t hash_seed;
+    struct memtable *active;           /* [commit role] newest of view */
+    struct mutex view_lock;            /* leaf */
+    struct mvcc_view *view;            /* [view_lock] */
+    _Atomic uint64_t committed;        /* published index */
+    _Atomic int64_t compacted;         /* published compacted revision */
+    _Atomic uint64_t flushed;          /* engine holds everything up to here */
+    _Atomic int64_t flushed_revision;
+    _Atomic int64_t compact_wanted;    /* revision to compact to, physically */
+    _Atomic int64_t compact_done;
+    _Atomic uint64_t frozen_bytes;
+    _Atomic uint32_t frozen_count;
+    struct mvcc_job job;               /* [engine thread] */
+};
+
+void memtable_unref(struct memtable *t);
+/* Replaces the view: adds `newest` in front (or NULL) and drops `gone` (or NULL). */
+void mvcc_view_change(struct mvcc *m, struct memtable *newest, struct memtable *gone);
+/* The oldest frozen memtable with a reference of the caller's, or NULL. */
+struct memtable *mvcc_oldest_frozen(struct mvcc *m);
+
+/* The engine's record of what it holds: key "\x01state", see mvcc.c. */
+void mvcc_state_encode(struct buffer *out, const struct mvcc *m, uint64_t index,
+                       int64_t revision, uint64_t time_ms);
+struct t4_slice mvcc_state_key(void);
+
+#endif
