@@ -1,0 +1,264 @@
+/*
+ * background.c - the engine thread and the keeper thread.
+ *
+ * The engine thread does flush and compaction, one slice after the other, paced so that the
+ * log's fdatasync does not suffer; when frozen memtables pile up it stops pausing.  The
+ * keeper creates log segments ahead of need, retries when the disk was full, and starts the
+ * expiry of leases and the logging of remainders as requests through the same queue as
+ * everything else.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/log.h"
+#include "base/memory.h"
+#include "node/node_int.h"
+
+#define SECOND 1000000000u
+#define REMAINDERS_NS (60u * (uint64_t)SECOND)
+#define FROZEN_HURRY 2u /* frozen memtables from which on flushes do not pause */
+
+#define EXPIRE_PENDING 1u
+#define REMAINDERS_PENDING 2u
+
+/* --- the NOSPACE alarm ---------------------------------------------------------------------- */
+
+void
+background_space(struct node *n)
+{
+    bool full = atomic_load(&n->wal_full) || atomic_load(&n->engine_full);
+
+    if (atomic_exchange(&n->nospace, full) == full)
+        return;
+    metric_set(&n->metrics, METRIC_NOSPACE, full);
+    if (full)
+        LOG_ERROR("no space left on the device: alarm NOSPACE raised, puts and grants are "
+                  "refused; reads, watches, deletes and compaction go on. Free space: the "
+                  "alarm clears by itself",
+                  "data_dir", n->data_dir, NULL);
+    else
+        LOG_INFO("there is space again: alarm NOSPACE cleared", NULL);
+}
+
+/* --- the engine thread ------------------------------------------------------------------------ */
+
+void
+background_poke_engine(struct node *n)
+{
+    mutex_lock(&n->engine_work.lock);
+    n->engine_work.poked = true;
+    if (n->engine_work.idle) /* a pause between slices is not cut short */
+        condition_signal(&n->engine_work.wake);
+    mutex_unlock(&n->engine_work.lock);
+}
+
+void
+background_wait_compaction(struct node *n, struct node_request *r)
+{
+    mutex_lock(&n->compact.lock);
+    r->next = n->compact.waiting;
+    n->compact.waiting = r;
+    mutex_unlock(&n->compact.lock);
+    background_poke_engine(n);
+}
+
+/* Answers the physical compactions that are done (all of them when stopping). */
+static void
+answer_compactions(struct node *n, bool all)
+{
+    struct node_request *done = NULL, *r, **link;
+    int64_t physically = mvcc_compacted_physically(n->mvcc);
+
+    mutex_lock(&n->compact.lock);
+    for (link = &n->compact.waiting; (r = *link) != NULL;) {
+        if (!all && r->compact.revision > physically) {
+            link = &r->next;
+            continue;
+        }
+        *link = r->next;
+        r->next = done;
+        done = r;
+    }
+    mutex_unlock(&n->compact.lock);
+    while (done != NULL) {
+        r = done->next;
+        done->done(done);
+        done = r;
+    }
+}
+
+/* Sleeps until poked, or for ns (0: without limit).  False: stop. */
+static bool
+engine_sleep(struct node *n, uint64_t ns)
+{
+    bool stop;
+
+    mutex_lock(&n->engine_work.lock);
+    if (ns > 0) {
+        if (!n->engine_work.stop)
+            condition_wait_for(&n->engine_work.wake, &n->engine_work.lock, ns);
+    } else {
+        n->engine_work.idle = true;
+        while (!n->engine_work.poked && !n->engine_work.stop)
+            condition_wait(&n->engine_work.wake, &n->engine_work.lock);
+        n->engine_work.idle = false;
+        n->engine_work.poked = false;
+    }
+    stop = n->engine_work.stop;
+    mutex_unlock(&n->engine_work.lock);
+    return !stop;
+}
+
+static void *
+engine_main(void *arg)
+{
+    struct node *n = arg;
+    struct error error;
+    bool go_on = true;
+
+    while (go_on) {
+        uint64_t pause = 0;
+        t4_status status = mvcc_work(n->mvcc, &pause, &error);
+
+        answer_compactions(n, false);
+        switch (status) {
+        case T4_OK:
+            if (atomic_exchange(&n->engine_full, false))
+                background_space(n);
+            if (pause > 0 && mvcc_frozen_count(n->mvcc) < FROZEN_HURRY)
+                go_on = engine_sleep(n, pause);
+            break;
+        case T4_E_NOTFOUND:
+            go_on = engine_sleep(n, 0);
+            break;
+        case T4_E_NOSPACE:
+            atomic_store(&n->engine_full, true);
+            background_space(n);
+            go_on = engine_sleep(n, SECOND);
+            break;
+        default:
+            error_wrap(&error, "the storage engine failed");
+            node_fatal(n, &error);
+            go_on = false;
+            break;
+        }
+        if (go_on) {
+            mutex_lock(&n->engine_work.lock);
+            go_on = !n->engine_work.stop;
+            mutex_unlock(&n->engine_work.lock);
+        }
+    }
+    return NULL;
+}
+
+/* --- the keeper thread -------------------------------------------------------------------------- */
+
+static void
+expire_done(struct node_request *r)
+{
+    struct node *n = container_of(r, struct node, expire_request);
+
+    chain_free(&r->response);
+    atomic_fetch_and(&n->internal_pending, ~EXPIRE_PENDING);
+}
+
+static void
+remainders_done(struct node_request *r)
+{
+    struct node *n = container_of(r, struct node, remainders_request);
+
+    chain_free(&r->response);
+    atomic_fetch_and(&n->internal_pending, ~REMAINDERS_PENDING);
+}
+
+/* Submits an internal request unless the one before is still on its way. */
+static void
+submit_internal(struct node *n, struct node_request *r, int op, uint32_t bit,
+                void (*done)(struct node_request *))
+{
+    if (atomic_fetch_or(&n->internal_pending, bit) & bit)
+        return;
+    r->op = (enum node_op)op;
+    r->done = done;
+    r->bytes = 0;
+    node_submit(n, r);
+}
+
+/* What is due now; returns how long to sleep afterwards. */
+static uint64_t
+keep(struct node *n)
+{
+    uint64_t now = n->options.env->boot_ns(n->options.env->state);
+    uint64_t expiry = atomic_load_explicit(&n->next_expiry_ns, memory_order_relaxed);
+    struct error error;
+
+    if (wal_wants_segment(n->wal)) {
+        t4_status status = wal_prepare(n->wal, &error);
+
+        if (status != T4_OK && status != T4_E_NOSPACE) {
+            error_wrap(&error, "cannot prepare a segment of the log");
+            node_fatal(n, &error);
+        }
+    }
+    if (atomic_load(&n->wal_full) != wal_nospace(n->wal)) {
+        atomic_store(&n->wal_full, wal_nospace(n->wal));
+        background_space(n);
+    }
+    if (expiry != 0 && expiry <= now)
+        submit_internal(n, &n->expire_request, NODE_INTERNAL_EXPIRE, EXPIRE_PENDING,
+                        expire_done);
+    if (now - n->last_remainders_ns >= REMAINDERS_NS && expiry != 0) {
+        n->last_remainders_ns = now;
+        submit_internal(n, &n->remainders_request, NODE_INTERNAL_REMAINDERS,
+                        REMAINDERS_PENDING, remainders_done);
+    }
+    if (expiry != 0 && expiry <= now)
+        return 2000000; /* more may be due: come back when this one is decided */
+    if (expiry != 0 && expiry - now < SECOND / 4)
+        return expiry - now + 1000000;
+    return SECOND / 4;
+}
+
+static void *
+keeper_main(void *arg)
+{
+    struct node *n = arg;
+    bool stop = false;
+
+    while (!stop) {
+        uint64_t ns = keep(n);
+
+        mutex_lock(&n->keeper_work.lock);
+        if (!n->keeper_work.stop)
+            condition_wait_for(&n->keeper_work.wake, &n->keeper_work.lock, ns);
+        stop = n->keeper_work.stop;
+        mutex_unlock(&n->keeper_work.lock);
+    }
+    return NULL;
+}
+
+/* --- life ------------------------------------------------------------------------------------------ */
+
+void
+background_start(struct node *n)
+{
+    n->last_remainders_ns = n->options.env->boot_ns(n->options.env->state);
+    thread_start(&n->engine_thread, "t4-engine", engine_main, n);
+    thread_start(&n->keeper_thread, "t4-keeper", keeper_main, n);
+}
+
+void
+background_stop(struct node *n)
+{
+    mutex_lock(&n->keeper_work.lock);
+    n->keeper_work.stop = true;
+    condition_signal(&n->keeper_work.wake);
+    mutex_unlock(&n->keeper_work.lock);
+    thread_join(&n->keeper_thread);
+
+    mutex_lock(&n->engine_work.lock);
+    n->engine_work.stop = true;
+    condition_signal(&n->engine_work.wake);
+    mutex_unlock(&n->engine_work.lock);
+    thread_join(&n->engine_thread);
+    answer_compactions(n, true);
+}

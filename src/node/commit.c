@@ -1,0 +1,463 @@
+/*
+ * commit.c - the commit pipeline: queue, commit role, sync thread, publication, answers.
+ *
+ *   node_submit -> queue -> [role] evaluate -> log buffer, memtable
+ *                                  |
+ *   sync thread: take the buffer -> write -> fdatasync -> publish -> answer
+ *
+ * The commit role is exclusive but no thread's property: who enqueues tries the role's lock
+ * and, holding it, drains the queue; who does not get it returns at once, because the holder
+ * looks at the queue again after unlocking.  So a polling thread never waits for it, and no
+ * thread is woken per request (measured: 0.02 wake-ups per put against 0.4-0.7 with a commit
+ * thread of its own).  The next group is evaluated while this one is on its way to the disk;
+ * there are no timers: the first write goes at once, a group is what gathered meanwhile.
+ *
+ * Invariants
+ *  (1) an answer is sent only after the published index has reached the request's
+ *      release_index, the newest entry evaluated before it (I1)
+ *  (2) publish -> take the answers off the list -> unlock -> send: an answer never precedes
+ *      the publication of its entry
+ *  (3) the order of evaluation is the order of entries and of answers
+ *  (4) a request is on the answer list before its entry can reach the sync thread
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/log.h"
+#include "base/memory.h"
+#include "node/node_int.h"
+
+#define TURN_REQUESTS 256
+#define TURN_NS 1000000u
+#define QUIET_NS 1000000000u /* after this the log's end is marked (I3) */
+
+/* --- publication ---------------------------------------------------------------------------- */
+
+struct snapshot
+commit_published(struct node *n)
+{
+    struct snapshot s;
+
+    mutex_lock(&n->publish.lock);
+    s = n->publish.now;
+    mutex_unlock(&n->publish.lock);
+    return s;
+}
+
+/* A physical compaction is answered when it is done physically. */
+static void
+finish(struct node *n, struct node_request *r)
+{
+    if (r->op == NODE_COMPACT && r->compact.physical && r->error == ETCD_OK)
+        background_wait_compaction(n, r);
+    else
+        r->done(r);
+}
+
+void
+commit_answer(struct node *n, struct node_request *r, enum etcd_error error)
+{
+    bool now;
+
+    r->error = error;
+    r->release_index = n->index;
+    r->next = NULL;
+    mutex_lock(&n->publish.lock);
+    now = n->publish.now.index >= r->release_index && n->publish.head == NULL;
+    if (!now) {
+        *n->publish.tail = r;
+        n->publish.tail = &r->next;
+    }
+    mutex_unlock(&n->publish.lock);
+    if (now)
+        finish(n, r);
+}
+
+/* Everything up to the group's end is durable. */
+static void
+publish(struct node *n, const struct commit_group *g)
+{
+    struct node_request *released, **end;
+    bool compacted;
+
+    mutex_lock(&n->publish.lock);
+    compacted = g->compacted > n->publish.now.compacted;
+    n->publish.now = (struct snapshot){g->wal.last_index, g->revision, g->compacted};
+    mvcc_publish(n->mvcc, g->wal.last_index, g->compacted);
+    released = n->publish.head;
+    end = &n->publish.head;
+    while (*end != NULL && (*end)->release_index <= g->wal.last_index)
+        end = &(*end)->next;
+    if (end == &n->publish.head) {
+        released = NULL;
+    } else {
+        n->publish.head = *end;
+        *end = NULL;
+        if (n->publish.head == NULL)
+            n->publish.tail = &n->publish.head;
+    }
+    mutex_unlock(&n->publish.lock);
+    watch_hub_publish(n->hub, g->wal.last_index, g->revision, g->compacted);
+    if (compacted)
+        mvcc_compact(n->mvcc, g->compacted);
+    while (released != NULL) {
+        struct node_request *next = released->next;
+
+        finish(n, released);
+        released = next;
+    }
+    if (compacted || mvcc_frozen_count(n->mvcc) > 0)
+        background_poke_engine(n);
+}
+
+/* --- the log buffer ------------------------------------------------------------------------- */
+
+void
+commit_append(struct node *n)
+{
+    struct commit_group *g;
+    size_t bytes = wal_frame_size(n->entry.len);
+
+    atomic_fetch_add(&n->unsynced_bytes, bytes);
+    mutex_lock(&n->log.lock);
+    g = n->log.filling;
+    wal_group_add(&g->wal, n->index, n->revision, buffer_slice(&n->entry));
+    g->revision = n->revision;
+    g->compacted = n->compacted;
+    g->bytes += bytes;
+    mutex_unlock(&n->log.lock);
+}
+
+/* Wakes the sync thread if it sleeps and there is something to write. */
+static void
+kick_sync(struct node *n)
+{
+    mutex_lock(&n->log.lock);
+    if (n->log.sleeping && n->log.filling->wal.entries > 0 && !n->log.hold) {
+        n->log.sleeping = false;
+        metric_add(&n->metrics, METRIC_COMMIT_WAKEUPS, 1);
+        condition_signal(&n->log.filled);
+    }
+    mutex_unlock(&n->log.lock);
+}
+
+/* --- the role -------------------------------------------------------------------------------- */
+
+static struct node_request *
+queue_take(struct node *n, bool worker, bool *heavy)
+{
+    struct node_request *r;
+
+    mutex_lock(&n->queue.lock);
+    r = n->queue.head;
+    *heavy = r != NULL && !worker && evaluate_is_heavy(r);
+    if (*heavy)
+        r = NULL;
+    if (r != NULL) {
+        n->queue.head = r->next;
+        if (n->queue.head == NULL)
+            n->queue.tail = &n->queue.head;
+        n->queue.n--;
+        n->queue.bytes -= r->bytes;
+    }
+    mutex_unlock(&n->queue.lock);
+    return r;
+}
+
+static bool
+queue_is_empty(struct node *n)
+{
+    bool empty;
+
+    mutex_lock(&n->queue.lock);
+    empty = n->queue.head == NULL;
+    mutex_unlock(&n->queue.lock);
+    return empty;
+}
+
+static void
+wake_worker(struct node *n)
+{
+    if (!atomic_exchange(&n->drain_queued, true)) {
+        metric_add(&n->metrics, METRIC_COMMIT_WAKEUPS, 1);
+        workers_submit(n->workers, &n->drain);
+    }
+}
+
+static void
+drain_job(struct job *job)
+{
+    struct node *n = container_of(job, struct node, drain);
+
+    atomic_store(&n->drain_queued, false);
+    commit_drain(n, true);
+}
+
+/* One turn of the role's holder.  True: what is left is a worker's. */
+static bool
+turn(struct node *n, bool worker)
+{
+    struct env *env = n->options.env;
+    uint64_t until = 0;
+    bool heavy;
+
+    for (uint32_t i = 0; i < TURN_REQUESTS; i++) {
+        struct node_request *r = queue_take(n, worker, &heavy);
+
+        if (r == NULL)
+            return heavy;
+        evaluate(n, r);
+        if (worker)
+            continue; /* workers have the time */
+        if (i == 0)
+            until = env->boot_ns(env->state) + TURN_NS;
+        else if (env->boot_ns(env->state) > until)
+            return true;
+    }
+    return true;
+}
+
+void
+commit_drain(struct node *n, bool worker)
+{
+    bool handed_over;
+
+    while (mutex_try_lock(&n->role)) {
+        handed_over = turn(n, worker);
+        mutex_unlock(&n->role);
+        kick_sync(n);
+        /* Somebody may have enqueued and failed to get the role meanwhile: look again. */
+        if (queue_is_empty(n))
+            return;
+        if (handed_over && !worker) {
+            wake_worker(n);
+            return;
+        }
+    }
+}
+
+void
+node_submit(struct node *n, struct node_request *r)
+{
+    r->error = ETCD_OK;
+    r->next = NULL;
+    chain_init(&r->response);
+    mutex_lock(&n->queue.lock);
+    if (n->queue.closed)
+        r->error = ETCD_STOPPED;
+    else if (n->queue.bytes + r->bytes + atomic_load(&n->unsynced_bytes) +
+                 mvcc_frozen_bytes(n->mvcc) > n->options.backlog_bytes)
+        r->error = ETCD_BACKLOG_FULL;
+    if (r->error == ETCD_OK) {
+        *n->queue.tail = r;
+        n->queue.tail = &r->next;
+        n->queue.n++;
+        n->queue.bytes += r->bytes;
+    }
+    mutex_unlock(&n->queue.lock);
+    if (r->error != ETCD_OK)
+        r->done(r);
+    else
+        commit_drain(n, false);
+}
+
+/* --- the sync thread -------------------------------------------------------------------------- */
+
+void
+node_fatal(struct node *n, const struct error *error)
+{
+    if (!atomic_exchange(&n->dead, true) && n->options.fatal != NULL)
+        n->options.fatal(n->options.fatal_arg, error);
+}
+
+/* Waits for a group; NULL: stopping and nothing is left. */
+static struct commit_group *
+take_group(struct node *n, bool *mark)
+{
+    struct commit_group *g = NULL;
+    bool quiet = false;
+
+    mutex_lock(&n->log.lock);
+    while (n->log.filling->wal.entries == 0 || n->log.hold) {
+        if (n->log.stop && n->log.filling->wal.entries == 0)
+            break;
+        if (quiet && *mark)
+            break; /* the caller marks the end of the log, then comes back */
+        n->log.sleeping = true;
+        if (*mark && !n->log.hold)
+            quiet = !condition_wait_for(&n->log.filled, &n->log.lock, QUIET_NS);
+        else
+            condition_wait(&n->log.filled, &n->log.lock);
+        n->log.sleeping = false;
+    }
+    if (n->log.filling->wal.entries > 0 && !n->log.hold) {
+        g = n->log.filling;
+        n->log.filling = n->log.writing;
+        n->log.writing = g;
+    }
+    mutex_unlock(&n->log.lock);
+    return g;
+}
+
+/*
+ * Writes one group and makes it durable.  NOSPACE leaves nothing unknown: the group waits for
+ * space as long as the process lives (it was evaluated, so it cannot be refused any more).
+ */
+static t4_status
+write_group(struct node *n, struct commit_group *g, struct error *error)
+{
+    uint64_t synced;
+    t4_status status;
+
+    while ((status = wal_write(n->wal, &g->wal, error)) == T4_E_NOSPACE) {
+        bool stop;
+
+        atomic_store(&n->wal_full, true);
+        background_space(n);
+        mutex_lock(&n->log.lock);
+        stop = n->log.stop;
+        if (!stop)
+            condition_wait_for(&n->log.filled, &n->log.lock, QUIET_NS);
+        mutex_unlock(&n->log.lock);
+        if (stop || wal_prepare(n->wal, NULL) == T4_E_IO)
+            break;
+    }
+    if (status == T4_OK)
+        status = wal_sync(n->wal, &synced, error);
+    return status;
+}
+
+static void *
+sync_main(void *arg)
+{
+    struct node *n = arg;
+    struct error error;
+    bool mark = false;
+
+    for (;;) {
+        struct commit_group *g = take_group(n, &mark);
+        t4_status status;
+
+        if (g == NULL && !mark)
+            break;
+        if (g == NULL) {
+            bool stop;
+
+            mark = false;
+            status = wal_mark(n->wal, &error);
+            if (status == T4_E_NOSPACE) /* the mark helps recovery, nothing depends on it */
+                status = T4_OK;
+            mutex_lock(&n->log.lock);
+            stop = n->log.stop && n->log.filling->wal.entries == 0;
+            mutex_unlock(&n->log.lock);
+            if (status == T4_OK && !stop)
+                continue;
+        } else {
+            status = write_group(n, g, &error);
+            mark = true;
+        }
+        if (status == T4_OK && g != NULL) {
+            atomic_fetch_sub(&n->unsynced_bytes, g->bytes);
+            publish(n, g);
+            g->bytes = 0;
+            wal_group_clear(&g->wal);
+        } else if (status != T4_OK) {
+            /* I2: nothing about the file is known any more.  The process must stop. */
+            error_wrap(&error, "cannot write the log");
+            node_fatal(n, &error);
+            break;
+        } else {
+            break;
+        }
+    }
+    return NULL;
+}
+
+/* --- life -------------------------------------------------------------------------------------- */
+
+void
+commit_init(struct node *n)
+{
+    mutex_init(&n->queue.lock);
+    n->queue.tail = &n->queue.head;
+    mutex_init(&n->role);
+    n->drain.run = drain_job;
+    mutex_init(&n->log.lock);
+    condition_init(&n->log.filled);
+    n->log.filling = mem_zalloc(sizeof *n->log.filling);
+    n->log.writing = mem_zalloc(sizeof *n->log.writing);
+    mutex_init(&n->publish.lock);
+    n->publish.tail = &n->publish.head;
+}
+
+void
+commit_start(struct node *n)
+{
+    thread_start(&n->sync_thread, "t4-sync", sync_main, n);
+}
+
+void
+node_hold_sync(struct node *n, bool hold)
+{
+    mutex_lock(&n->log.lock);
+    n->log.hold = hold;
+    condition_signal(&n->log.filled);
+    mutex_unlock(&n->log.lock);
+}
+
+/* Answers everything on a list with `error`. */
+static void
+refuse_all(struct node_request *r, enum etcd_error error)
+{
+    while (r != NULL) {
+        struct node_request *next = r->next;
+
+        chain_free(&r->response);
+        r->error = error;
+        r->done(r);
+        r = next;
+    }
+}
+
+void
+commit_stop(struct node *n)
+{
+    struct node_request *waiting, *queued;
+
+    /* The role is taken for good: what was evaluated before is in the log buffer. */
+    mutex_lock(&n->role);
+    mutex_lock(&n->queue.lock);
+    queued = n->queue.head;
+    n->queue.head = NULL;
+    n->queue.tail = &n->queue.head;
+    mutex_unlock(&n->queue.lock);
+
+    mutex_lock(&n->log.lock);
+    n->log.stop = true;
+    n->log.hold = false;
+    condition_signal(&n->log.filled);
+    mutex_unlock(&n->log.lock);
+    thread_join(&n->sync_thread);
+
+    mutex_lock(&n->publish.lock);
+    waiting = n->publish.head;
+    n->publish.head = NULL;
+    n->publish.tail = &n->publish.head;
+    mutex_unlock(&n->publish.lock);
+    mutex_unlock(&n->role);
+    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME); /* evaluated, but the log failed */
+    refuse_all(queued, ETCD_STOPPED);          /* certainly not applied */
+}
+
+void
+commit_free(struct node *n)
+{
+    wal_group_free(&n->log.filling->wal);
+    wal_group_free(&n->log.writing->wal);
+    mem_free(n->log.filling);
+    mem_free(n->log.writing);
+    condition_destroy(&n->log.filled);
+    mutex_destroy(&n->log.lock);
+    mutex_destroy(&n->publish.lock);
+    mutex_destroy(&n->queue.lock);
+    mutex_destroy(&n->role);
+}

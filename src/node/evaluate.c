@@ -1,0 +1,555 @@
+/*
+ * evaluate.c - one request within the commit role: check against the newest state, apply.
+ *
+ * Nothing is applied before everything that can fail has succeeded: the effects are collected
+ * (txn/), space in the log is reserved, and only then the entry is built, the versions go
+ * into the memtable and the lease table changes.  From there on the entry will be committed
+ * unless the process dies.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/log.h"
+#include "base/memory.h"
+#include "fmt/entry.h"
+#include "node/node_int.h"
+
+#define CLOCK_SLACK_MS 300000u /* how far the wall clock may run ahead of the boot clock */
+
+/* --- helpers ------------------------------------------------------------------------------ */
+
+static uint64_t
+boot_ns(struct node *n)
+{
+    return n->options.env->boot_ns(n->options.env->state);
+}
+
+/*
+ * Time of an entry: never decreasing, and a wall clock that jumps ahead is not believed
+ * beyond five minutes over what the boot clock says (one jump to 2099 would freeze it).
+ */
+static uint64_t
+entry_time_ms(struct node *n)
+{
+    uint64_t wall = n->options.env->wall_ns(n->options.env->state) / 1000000;
+    uint64_t bound = n->clock_start_wall_ms +
+                     (boot_ns(n) - n->clock_start_boot_ns) / 1000000 + CLOCK_SLACK_MS;
+
+    if (wall > bound + 1000 && !n->clock_clamped) {
+        n->clock_clamped = true;
+        LOG_WARN("the wall clock jumped ahead; entries are stamped with the bounded time",
+                 NULL);
+    }
+    wall = wall < bound ? wall : bound;
+    n->time_ms = wall > n->time_ms ? wall : n->time_ms;
+    return n->time_ms;
+}
+
+static struct response_header
+header_of(struct node *n)
+{
+    return (struct response_header){n->identity.cluster_id, n->identity.member_id, n->term,
+                                    n->revision};
+}
+
+static bool
+lease_exists(void *arg, int64_t id)
+{
+    return lease_find(arg, id) != NULL;
+}
+
+static void
+update_next_expiry(struct node *n)
+{
+    struct lease *first = lease_first(n->leases);
+
+    atomic_store_explicit(&n->next_expiry_ns, first != NULL ? first->expires_ns : 0,
+                          memory_order_relaxed);
+    metric_set(&n->metrics, METRIC_LEASES, (int64_t)lease_table_count(n->leases));
+}
+
+/* --- applying effects ----------------------------------------------------------------------- */
+
+/* What an evaluation wants to have happen. */
+struct effects {
+    const struct mutation *mutation, *extra; /* extra: records of space 's' */
+    size_t n, n_extra;
+    bool new_revision;
+    int64_t compact_to; /* > 0: this is a compaction */
+    bool urgent;        /* may use the reserve under NOSPACE */
+};
+
+static void
+insert_versions(struct node *n, const struct mutation *m, size_t count)
+{
+    struct buffer ikey = {0};
+    uint32_t sub = 0;
+
+    for (size_t i = 0; i < count; i++, m++) {
+        bool user = m->space == SPACE_KEYS;
+        struct version v = {.stamp = user ? (uint64_t)n->revision : n->index,
+                            .sub = user ? sub++ : 0,
+                            .flags = m->flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
+                            .create_revision = m->create_revision,
+                            .version = m->version,
+                            .lease = m->lease,
+                            .value = m->value};
+
+        buffer_clear(&ikey);
+        buffer_append_u8(&ikey, m->space);
+        buffer_append_slice(&ikey, m->key);
+        mvcc_insert(n->mvcc, buffer_slice(&ikey), &v);
+    }
+    buffer_free(&ikey);
+}
+
+/*
+ * Builds the entry in n->entry and inserts the versions; NO_SPACE: nothing happened.  The
+ * caller then answers and calls commit_append().
+ */
+static enum etcd_error
+apply(struct node *n, const struct effects *f)
+{
+    struct entry e = {.kind = f->compact_to > 0 ? ENTRY_COMPACTION : ENTRY_NORMAL,
+                      .compact_revision = f->compact_to,
+                      .index = n->index + 1,
+                      .term = n->term,
+                      .revision = n->revision + f->new_revision,
+                      .time_ms = entry_time_ms(n),
+                      .mutations = (uint32_t)(f->n + f->n_extra)};
+
+    buffer_clear(&n->entry);
+    entry_encode_head(&n->entry, &e);
+    for (size_t i = 0; i < f->n; i++)
+        entry_add(&n->entry, &f->mutation[i]);
+    for (size_t i = 0; i < f->n_extra; i++)
+        entry_add(&n->entry, &f->extra[i]);
+    if (wal_reserve(n->wal, wal_frame_size(n->entry.len), f->urgent) != T4_OK) {
+        atomic_store(&n->wal_full, true);
+        background_space(n);
+        return ETCD_NO_SPACE;
+    }
+    n->index = e.index;
+    n->revision = e.revision;
+    if (f->compact_to > 0)
+        n->compacted = f->compact_to;
+    insert_versions(n, f->mutation, f->n);
+    insert_versions(n, f->extra, f->n_extra);
+    if (mvcc_entry_done(n->mvcc, n->index, n->revision, n->time_ms))
+        background_poke_engine(n);
+    return ETCD_OK;
+}
+
+/* The answer first: once the entry is in the buffer, the request may be gone. */
+static void
+answer(struct node *n, struct node_request *r, enum etcd_error error, bool logged)
+{
+    if (error != ETCD_OK) {
+        chain_free(&r->response);
+        metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+    }
+    commit_answer(n, r, error);
+    if (logged && error == ETCD_OK)
+        commit_append(n);
+}
+
+/* --- keys --------------------------------------------------------------------------------------- */
+
+static void
+evaluate_keys(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    struct txn_leases leases = {lease_exists, n->leases};
+    struct effects f = {0};
+    struct mvcc_reader reader;
+    enum etcd_error error;
+
+    if (mvcc_read_begin(n->mvcc, &reader) != T4_OK) {
+        answer(n, r, ETCD_READ_FAILED, false);
+        return;
+    }
+    txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);
+    switch (r->op) {
+    case NODE_PUT:
+        metric_add(&n->metrics, METRIC_REQUESTS_PUT, 1);
+        error = txn_put(n->txn, &r->put, &r->response);
+        break;
+    case NODE_DELETE_RANGE:
+        metric_add(&n->metrics, METRIC_REQUESTS_DELETE, 1);
+        error = txn_delete_range(n->txn, &r->delete_range, &r->response);
+        f.urgent = true;
+        break;
+    default:
+        metric_add(&n->metrics, METRIC_REQUESTS_TXN, 1);
+        error = txn_txn(n->txn, &r->txn, &r->response);
+        f.urgent = !txn_has_put(&r->txn);
+        break;
+    }
+    if (error == ETCD_OK)
+        f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
+    if (error == ETCD_OK && f.new_revision)
+        error = apply(n, &f);
+    mvcc_read_end(&reader);
+    answer(n, r, error, f.new_revision);
+}
+
+/* --- compaction ------------------------------------------------------------------------------------ */
+
+static void
+evaluate_compact(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    int64_t revision = r->compact.revision;
+    struct buffer value = {0};
+    struct mutation record = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
+    struct effects f = {.extra = &record, .n_extra = 1, .compact_to = revision,
+                        .urgent = true};
+    enum etcd_error error = ETCD_OK;
+    bool physical = r->compact.physical, logged = revision > 0;
+
+    metric_add(&n->metrics, METRIC_REQUESTS_COMPACT, 1);
+    if (revision <= n->compacted)
+        error = ETCD_COMPACTED;
+    else if (revision > n->revision)
+        error = ETCD_FUTURE_REVISION;
+    else if (logged) {
+        buffer_append_varint(&value, (uint64_t)revision);
+        record.value = buffer_slice(&value);
+        error = apply(n, &f);
+    } else {
+        n->compacted = revision; /* etcd accepts Compact(0) once; nothing to remember */
+    }
+    buffer_free(&value);
+    if (error == ETCD_OK) {
+        wire_header_field(&r->response, 1, &header);
+        if (physical)
+            mvcc_freeze(n->mvcc); /* all of it must reach the engine to be removed there */
+    }
+    answer(n, r, error, logged);
+}
+
+/* --- leases ------------------------------------------------------------------------------------------- */
+
+static struct mutation
+lease_record(uint8_t key[LEASE_KEY_BYTES], struct buffer *value, int64_t id, int64_t ttl,
+             int64_t remaining)
+{
+    struct mutation m = {.space = SPACE_SYSTEM};
+
+    lease_key_encode(key, id);
+    m.key = slice_of(key, LEASE_KEY_BYTES);
+    if (value == NULL) {
+        m.flags = MUTATION_TOMBSTONE;
+        return m;
+    }
+    lease_value_encode(value, ttl, remaining);
+    m.value = buffer_slice(value);
+    return m;
+}
+
+static int64_t
+free_lease_id(struct node *n)
+{
+    int64_t id;
+
+    do {
+        n->options.env->random(n->options.env->state, &id, sizeof id);
+        id &= INT64_MAX;
+    } while (id == 0 || lease_find(n->leases, id) != NULL);
+    return id;
+}
+
+static void
+evaluate_grant(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    int64_t id = r->lease_grant.id, ttl = r->lease_grant.ttl;
+    uint8_t key[LEASE_KEY_BYTES];
+    struct buffer value = {0};
+    struct mutation record;
+    struct effects f = {.extra = &record, .n_extra = 1};
+    enum etcd_error error = ETCD_OK;
+
+    if (id == 0)
+        id = free_lease_id(n);
+    if (ttl > LEASE_TTL_MAX)
+        error = ETCD_LEASE_TTL_TOO_LARGE;
+    else if (lease_find(n->leases, id) != NULL)
+        error = ETCD_LEASE_EXISTS;
+    if (ttl < LEASE_TTL_MIN)
+        ttl = LEASE_TTL_MIN;
+    if (error == ETCD_OK) {
+        record = lease_record(key, &value, id, ttl, ttl);
+        error = apply(n, &f);
+    }
+    if (error == ETCD_OK) {
+        lease_add(n->leases, id, ttl, ttl, boot_ns(n));
+        wire_header_field(&r->response, 1, &header);
+        wire_varint_field(&r->response, 2, (uint64_t)id);
+        wire_varint_field(&r->response, 3, (uint64_t)ttl);
+    }
+    buffer_free(&value);
+    answer(n, r, error, true);
+}
+
+/* Revokes a lease that exists: its keys go in one revision, with its record. */
+static enum etcd_error
+revoke(struct node *n, struct lease *l)
+{
+    struct response_header header = header_of(n);
+    struct txn_leases leases = {lease_exists, n->leases};
+    uint8_t key[LEASE_KEY_BYTES];
+    struct mutation record = lease_record(key, NULL, l->id, 0, 0);
+    struct effects f = {.extra = &record, .n_extra = 1, .urgent = true};
+    struct mvcc_reader reader;
+    enum etcd_error error;
+
+    if (mvcc_read_begin(n->mvcc, &reader) != T4_OK)
+        return ETCD_READ_FAILED;
+    txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);
+    error = txn_revoke(n->txn, l->id);
+    if (error == ETCD_OK) {
+        f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
+        error = apply(n, &f);
+    }
+    mvcc_read_end(&reader);
+    if (error == ETCD_OK)
+        lease_remove(n->leases, l);
+    return error;
+}
+
+static void
+evaluate_revoke(struct node *n, struct node_request *r)
+{
+    struct lease *l = lease_find(n->leases, r->lease.id);
+    enum etcd_error error = l != NULL ? revoke(n, l) : ETCD_LEASE_NOT_FOUND;
+
+    if (error == ETCD_OK) {
+        struct response_header header = header_of(n);
+
+        wire_header_field(&r->response, 1, &header);
+    }
+    answer(n, r, error, true);
+}
+
+static void
+evaluate_keepalive(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    struct lease *l = lease_find(n->leases, r->lease.id);
+    enum etcd_error error = ETCD_OK;
+    uint64_t now = boot_ns(n);
+    bool logged = false;
+    int64_t ttl = 0;
+
+    if (l != NULL && l->expires_ns <= now) {
+        /* Expired: it is answered only after its end is decided, never revived. */
+        error = revoke(n, l);
+        logged = error == ETCD_OK;
+        l = NULL;
+    } else if (l != NULL && l->logged_remaining < l->ttl) {
+        uint8_t key[LEASE_KEY_BYTES];
+        struct buffer value = {0};
+        struct mutation record = lease_record(key, &value, l->id, l->ttl, l->ttl);
+        struct effects f = {.extra = &record, .n_extra = 1, .urgent = true};
+
+        error = apply(n, &f);
+        logged = error == ETCD_OK;
+        if (logged)
+            l->logged_remaining = l->ttl;
+        buffer_free(&value);
+    }
+    if (error == ETCD_OK && l != NULL) {
+        lease_renew(n->leases, l, now);
+        ttl = l->ttl;
+    }
+    wire_header_field(&r->response, 1, &header);
+    wire_varint_field(&r->response, 2, (uint64_t)r->lease.id);
+    wire_varint_field(&r->response, 3, (uint64_t)ttl);
+    answer(n, r, error, logged);
+}
+
+static enum etcd_error
+attached_keys(struct node *n, int64_t id, struct chain *out)
+{
+    uint8_t lo[9] = {SPACE_ATTACHMENTS}, hi[9] = {SPACE_ATTACHMENTS};
+    struct mvcc_reader reader;
+    struct mvcc_walk walk;
+    struct t4_slice ikey;
+    struct version v;
+    t4_status status = mvcc_read_begin(n->mvcc, &reader);
+
+    if (status != T4_OK)
+        return ETCD_READ_FAILED;
+    put_u64be(lo + 1, (uint64_t)id);
+    put_u64be(hi + 1, (uint64_t)id + 1);
+    mvcc_walk_begin(&walk, &reader, slice_of(lo, 9),
+                    (uint64_t)id == UINT64_MAX ? slice_of(NULL, 0) : slice_of(hi, 9),
+                    STAMP_NEWEST);
+    while ((status = mvcc_walk_next(&walk, &ikey, &v)) == T4_OK) {
+        struct t4_slice key = slice_of(ikey.data + 9, ikey.len - 9);
+
+        wire_message_head(out, 5, key.len); /* a repeated bytes field, possibly empty */
+        chain_append(out, key.data, key.len);
+    }
+    mvcc_walk_end(&walk);
+    mvcc_read_end(&reader);
+    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+}
+
+static void
+evaluate_time_to_live(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    struct lease *l = lease_find(n->leases, r->lease.id);
+    enum etcd_error error = ETCD_OK;
+
+    wire_header_field(&r->response, 1, &header);
+    wire_varint_field(&r->response, 2, (uint64_t)r->lease.id);
+    if (l == NULL) {
+        wire_varint_field(&r->response, 3, (uint64_t)-1);
+    } else {
+        wire_varint_field(&r->response, 3, (uint64_t)lease_remaining(l, boot_ns(n)));
+        wire_varint_field(&r->response, 4, (uint64_t)l->ttl);
+        if (r->lease.keys)
+            error = attached_keys(n, l->id, &r->response);
+    }
+    answer(n, r, error, false);
+}
+
+static void
+evaluate_leases(struct node *n, struct node_request *r)
+{
+    struct response_header header = header_of(n);
+    uint64_t count;
+    int64_t *ids = lease_ids_by_expiry(n->leases, &count);
+
+    wire_header_field(&r->response, 1, &header);
+    for (uint64_t i = 0; i < count; i++) {
+        wire_message_head(&r->response, 2, 1 + varint_size((uint64_t)ids[i]));
+        wire_varint_field(&r->response, 1, (uint64_t)ids[i]);
+    }
+    mem_free(ids);
+    answer(n, r, ETCD_OK, false);
+}
+
+/* One expired lease; the keeper comes back while there are more. */
+static void
+evaluate_expire(struct node *n, struct node_request *r)
+{
+    struct lease *l = lease_first(n->leases);
+    enum etcd_error error = ETCD_OK;
+    bool logged = false;
+
+    if (l != NULL && l->expires_ns <= boot_ns(n)) {
+        error = revoke(n, l);
+        logged = error == ETCD_OK;
+        if (logged)
+            metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
+    }
+    answer(n, r, error, logged);
+}
+
+/* All due remainders in one entry. */
+static void
+evaluate_remainders(struct node *n, struct node_request *r)
+{
+    uint64_t count, now = boot_ns(n);
+    struct lease **due = lease_due_remainders(n->leases, now, &count);
+    struct mutation *record = mem_alloc(count * sizeof *record);
+    uint8_t (*key)[LEASE_KEY_BYTES] = mem_alloc(count * sizeof *key);
+    struct buffer *value = mem_zalloc(count * sizeof *value);
+    struct effects f = {.extra = record, .n_extra = count};
+    enum etcd_error error = ETCD_OK;
+
+    for (uint64_t i = 0; i < count; i++)
+        record[i] = lease_record(key[i], &value[i], due[i]->id, due[i]->ttl,
+                                 lease_remaining(due[i], now));
+    if (count > 0)
+        error = apply(n, &f);
+    for (uint64_t i = 0; i < count; i++) {
+        if (error == ETCD_OK)
+            due[i]->logged_remaining = lease_remaining(due[i], now);
+        buffer_free(&value[i]);
+    }
+    mem_free(value);
+    mem_free(key);
+    mem_free(record);
+    mem_free(due);
+    answer(n, r, error, count > 0);
+}
+
+/* --- dispatch ---------------------------------------------------------------------------------------------- */
+
+bool
+evaluate_is_heavy(const struct node_request *r)
+{
+    switch ((int)r->op) {
+    case NODE_PUT:
+    case NODE_COMPACT:
+    case NODE_LEASE_GRANT:
+    case NODE_LEASE_KEEPALIVE:
+        return false;
+    case NODE_DELETE_RANGE:
+        return !range_is_single(r->delete_range.range_end);
+    case NODE_TXN:
+        return txn_is_heavy(&r->txn);
+    case NODE_LEASE_TIME_TO_LIVE:
+        return r->lease.keys;
+    default:
+        return true;
+    }
+}
+
+/* Under the NOSPACE alarm writes that need space are refused before evaluation, as in etcd. */
+static bool
+needs_space(const struct node_request *r)
+{
+    return r->op == NODE_PUT || r->op == NODE_LEASE_GRANT ||
+           (r->op == NODE_TXN && txn_has_put(&r->txn));
+}
+
+void
+evaluate(struct node *n, struct node_request *r)
+{
+    if (needs_space(r) && atomic_load_explicit(&n->nospace, memory_order_relaxed)) {
+        answer(n, r, ETCD_NO_SPACE, false);
+        return;
+    }
+    switch ((int)r->op) {
+    case NODE_PUT:
+    case NODE_DELETE_RANGE:
+    case NODE_TXN:
+        evaluate_keys(n, r);
+        return;
+    case NODE_COMPACT:
+        evaluate_compact(n, r);
+        return;
+    default:
+        break;
+    }
+    metric_add(&n->metrics, METRIC_REQUESTS_LEASE, 1);
+    switch ((int)r->op) {
+    case NODE_LEASE_GRANT:
+        evaluate_grant(n, r);
+        break;
+    case NODE_LEASE_REVOKE:
+        evaluate_revoke(n, r);
+        break;
+    case NODE_LEASE_KEEPALIVE:
+        evaluate_keepalive(n, r);
+        break;
+    case NODE_LEASE_TIME_TO_LIVE:
+        evaluate_time_to_live(n, r);
+        break;
+    case NODE_LEASE_LEASES:
+        evaluate_leases(n, r);
+        break;
+    case NODE_INTERNAL_EXPIRE:
+        evaluate_expire(n, r);
+        break;
+    default:
+        evaluate_remainders(n, r);
+        break;
+    }
+    update_next_expiry(n);
+}

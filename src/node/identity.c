@@ -1,0 +1,207 @@
+/*
+ * identity.c - who a data directory is.
+ *
+ * File <data>/identity, written once: text lines `name value`, the last one `crc` (CRC-32C of
+ * everything before that line, hexadecimal).  It names the cluster, the lineage and this
+ * directory's own id (the incarnation) together with the file's own inode and file system:
+ * a copied directory carries the same text in another inode, so that it is found out before
+ * it can pass for the original (design, section 2).  <data>/lock is held by flock for the
+ * life of the process: one server per directory, and the proof of leadership of a single
+ * node (I5).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <inttypes.h>
+
+#include "base/crc32c.h"
+#include "base/memory.h"
+#include "node/node_int.h"
+
+#define FORMAT 1
+#define FILE_MAX 1024
+
+static char *
+path_in(const struct node *n, const char *name)
+{
+    size_t size = strlen(n->data_dir) + strlen(name) + 2;
+    char *path = mem_alloc(size);
+
+    snprintf(path, size, "%s/%s", n->data_dir, name);
+    return path;
+}
+
+static t4_status
+lock_directory(struct node *n, struct error *error)
+{
+    struct env *env = n->options.env;
+    char *path = path_in(n, "lock");
+    t4_status status = env->open(env->state, path, ENV_CREATE, &n->lock_file, error);
+
+    if (status == T4_OK) {
+        status = env->lock(env->state, n->lock_file, error);
+        if (status == T4_E_BUSY) {
+            error_set(error, status, "another server uses the data directory %s", n->data_dir);
+            error_hint(error, "stop it, or give this one another --data-dir");
+        }
+    }
+    mem_free(path);
+    return status;
+}
+
+static uint64_t
+random_id(struct env *env)
+{
+    uint64_t id = 0;
+
+    while (id == 0)
+        env->random(env->state, &id, sizeof id);
+    return id;
+}
+
+/* The text for these ids, standing in a file with this inode. */
+static size_t
+identity_text(const struct identity *id, const struct env_stat *st, char *text)
+{
+    int len = snprintf(text, FILE_MAX,
+                       "t4-identity %d\ncluster %016" PRIx64 "\nlineage %016" PRIx64
+                       "\ngeneration %" PRIu64 "\nincarnation %016" PRIx64
+                       "\nmember %016" PRIx64 "\ninode %" PRIu64 "\ndevice %016" PRIx64 "\n",
+                       FORMAT, id->cluster_id, id->lineage, id->generation, id->incarnation,
+                       id->member_id, st->inode, st->device);
+
+    len += snprintf(text + len, FILE_MAX - (size_t)len, "crc %08x\n",
+                    crc32c(0, text, (size_t)len));
+    return (size_t)len;
+}
+
+static t4_status
+identity_write(struct node *n, struct error *error)
+{
+    struct env *env = n->options.env;
+    char *path = path_in(n, "identity"), *temporary = path_in(n, "identity.new");
+    char text[FILE_MAX];
+    struct env_file *file = NULL;
+    struct env_stat st;
+    t4_status status;
+
+    status = env->unlink(env->state, temporary, NULL); /* of a crash, if any */
+    status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &file, error);
+    if (status == T4_OK)
+        status = env->stat(env->state, temporary, &st, error);
+    if (status == T4_OK)
+        status = env->pwrite(env->state, file, text, identity_text(&n->identity, &st, text),
+                             0, error);
+    if (status == T4_OK)
+        status = env->sync(env->state, file, error);
+    if (file != NULL)
+        env->close(env->state, file);
+    if (status == T4_OK)
+        status = env->rename(env->state, temporary, path, error);
+    if (status == T4_OK)
+        status = env->sync_dir(env->state, n->data_dir, error);
+    mem_free(temporary);
+    mem_free(path);
+    return status;
+}
+
+static t4_status
+identity_parse(struct node *n, char *text, struct env_stat *written, struct error *error)
+{
+    struct identity *id = &n->identity;
+    char *crc_line = strstr(text, "\ncrc ");
+    unsigned crc;
+    int format = 0;
+
+    if (sscanf(text, "t4-identity %d", &format) == 1 && format > FORMAT) {
+        error_set(error, T4_E_INVALID,
+                  "the data directory %s has format %d, this server knows formats up to %d",
+                  n->data_dir, format, FORMAT);
+        return error_hint(error, "start the version of t4 that wrote it, or a newer one");
+    }
+    if (crc_line == NULL || sscanf(crc_line, "\ncrc %8x", &crc) != 1 ||
+        crc32c(0, text, (size_t)(crc_line + 1 - text)) != crc ||
+        sscanf(text,
+               "t4-identity %d cluster %" SCNx64 " lineage %" SCNx64 " generation %" SCNu64
+               " incarnation %" SCNx64 " member %" SCNx64 " inode %" SCNu64
+               " device %" SCNx64,
+               &format, &id->cluster_id, &id->lineage, &id->generation, &id->incarnation,
+               &id->member_id, &written->inode, &written->device) != 8) {
+        error_set(error, T4_E_CORRUPT, "the file %s/identity is damaged", n->data_dir);
+        return error_hint(error, "restore it from a copy of the data directory; the ids also "
+                                 "stand in the headers of the log's segments");
+    }
+    return T4_OK;
+}
+
+static t4_status
+identity_read(struct node *n, struct env_file *file, const char *path, struct error *error)
+{
+    struct env *env = n->options.env;
+    char text[FILE_MAX + 1];
+    struct env_stat now, written;
+    size_t got = 0;
+    t4_status status = env->pread(env->state, file, text, FILE_MAX, 0, &got, error);
+
+    if (status == T4_OK)
+        status = env->stat(env->state, path, &now, error);
+    if (status != T4_OK)
+        return status;
+    text[got] = '\0';
+    status = identity_parse(n, text, &written, error);
+    if (status != T4_OK)
+        return status;
+    if (now.inode == written.inode && now.device == written.device)
+        return T4_OK;
+    if (!n->options.moved) {
+        error_set(error, T4_E_INVALID,
+                  "the data directory %s is a copy: its identity was written to another file "
+                  "system or inode",
+                  n->data_dir);
+        return error_hint(error,
+                          "if the original is gone for good, start once with --moved; two "
+                          "servers on copies of one directory would give out the same "
+                          "revisions for different writes");
+    }
+    n->identity.incarnation = random_id(env);
+    return identity_write(n, error);
+}
+
+t4_status
+identity_open(struct node *n, struct error *error)
+{
+    struct env *env = n->options.env;
+    struct env_file *file = NULL;
+    char *path;
+    t4_status status = env->mkdir(env->state, n->data_dir, error);
+
+    if (status != T4_OK)
+        return error_hint(error, "create the directory or give another --data-dir");
+    status = lock_directory(n, error);
+    if (status != T4_OK)
+        return status;
+    path = path_in(n, "identity");
+    status = env->open(env->state, path, ENV_READONLY, &file, NULL);
+    if (status == T4_OK) {
+        status = identity_read(n, file, path, error);
+        env->close(env->state, file);
+    } else if (status == T4_E_NOTFOUND) {
+        n->identity = (struct identity){
+            .cluster_id = random_id(env), .lineage = random_id(env), .generation = 1,
+            .incarnation = random_id(env), .member_id = random_id(env)};
+        status = identity_write(n, error);
+    } else {
+        error_set(error, status, "cannot open %s: %s", path, status_text(status));
+    }
+    mem_free(path);
+    return status;
+}
+
+void
+identity_close(struct node *n)
+{
+    if (n->lock_file != NULL)
+        n->options.env->close(n->options.env->state, n->lock_file);
+    n->lock_file = NULL;
+}

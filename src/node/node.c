@@ -1,0 +1,338 @@
+/*
+ * node.c - assembly of a database, reads at the published state, status.
+ *
+ * Order of starting: identity and lock -> engine -> recovery -> watch hub -> sync thread ->
+ * engine and keeper threads.  Stopping goes the other way round.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "node/node.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "node/node_int.h"
+
+#define MIB (1024u * 1024)
+
+void
+node_options_default(struct node_options *o)
+{
+    *o = (struct node_options){
+        .name = "t4",
+        .advertise_urls = "http://127.0.0.1:3379",
+        .segment_bytes = 16 * MIB,
+        .memtable_bytes = 16 * MIB,
+        .reserve_bytes = 64 * MIB,
+        .backlog_bytes = 256 * (uint64_t)MIB,
+        .max_request_bytes = 1572864,
+        .max_txn_ops = 128,
+        .workers = 2,
+        .watch_progress_ns = 600 * (uint64_t)1000000000,
+    };
+}
+
+static void
+hub_failed(void *arg, const struct error *error)
+{
+    node_fatal(arg, error);
+}
+
+static t4_status
+open_engine(struct node *n, struct error *error)
+{
+    const struct t4_engine_ops *ops = n->options.engine_ops;
+    size_t size = strlen(n->data_dir) + 8;
+    char *dir = mem_alloc(size);
+    t4_status status;
+
+    snprintf(dir, size, "%s/engine", n->data_dir);
+    status = engine_open(ops != NULL ? ops : engine_memory_ops(), n->options.engine_plugin,
+                         ops != NULL ? n->options.engine_name : "memory", dir, &n->engine,
+                         error);
+    if (status == T4_OK && engine_max_key(n->engine) < 2 * (KEY_BYTES_MAX + 1) + 10) {
+        status = error_set(error, T4_E_INVALID,
+                           "the storage engine %s takes keys of %llu bytes, t4 needs %u",
+                           engine_name(n->engine),
+                           (unsigned long long)engine_max_key(n->engine),
+                           2 * (KEY_BYTES_MAX + 1) + 10);
+        error_hint(error, "use another --storage-engine");
+    }
+    mem_free(dir);
+    return status;
+}
+
+static void
+start_hub(struct node *n)
+{
+    struct snapshot now = n->publish.now;
+    struct watch_hub_options options = {
+        .wal = n->wal,
+        .mvcc = n->mvcc,
+        .header = {n->identity.cluster_id, n->identity.member_id, n->term, 0},
+        .progress_interval_ns = n->options.watch_progress_ns,
+        .fragment_bytes = n->options.max_request_bytes + 512 * 1024,
+        .watchers_per_stream = 100000,
+        .stream_backlog_bytes = 1 * MIB,
+        .env = n->options.env,
+        .metrics = &n->metrics,
+        .failed = hub_failed,
+        .failed_arg = n,
+    };
+
+    n->hub = watch_hub_new(&options);
+    watch_hub_publish(n->hub, now.index, now.revision, now.compacted);
+    watch_hub_start(n->hub);
+}
+
+static void
+release(struct node *n)
+{
+    if (n->hub != NULL)
+        watch_hub_free(n->hub);
+    if (n->wal != NULL)
+        wal_close(n->wal);
+    mvcc_free(n->mvcc);
+    if (n->engine != NULL)
+        engine_close(n->engine);
+    identity_close(n);
+    txn_delete(n->txn);
+    lease_table_free(n->leases);
+    buffer_free(&n->entry);
+    commit_free(n);
+    condition_destroy(&n->engine_work.wake);
+    mutex_destroy(&n->engine_work.lock);
+    condition_destroy(&n->keeper_work.wake);
+    mutex_destroy(&n->keeper_work.lock);
+    mutex_destroy(&n->compact.lock);
+    mem_free(n->advertise_urls);
+    mem_free(n->name);
+    mem_free(n->data_dir);
+    mem_free(n);
+}
+
+t4_status
+node_open(const struct node_options *o, struct node **out, struct error *error)
+{
+    struct node *n = mem_zalloc(sizeof *n);
+    struct env *env = o->env;
+    uint64_t seed;
+    t4_status status;
+
+    *out = NULL;
+    n->options = *o;
+    n->data_dir = mem_strdup(o->data_dir);
+    n->name = mem_strdup(o->name);
+    n->advertise_urls = mem_strdup(o->advertise_urls);
+    env->random(env->state, &seed, sizeof seed);
+    n->leases = lease_table_new(seed);
+    n->txn = txn_new(seed);
+    commit_init(n);
+    mutex_init(&n->compact.lock);
+    mutex_init(&n->engine_work.lock);
+    condition_init(&n->engine_work.wake);
+    mutex_init(&n->keeper_work.lock);
+    condition_init(&n->keeper_work.wake);
+
+    status = identity_open(n, error);
+    if (status == T4_OK)
+        status = open_engine(n, error);
+    if (status == T4_OK)
+        status = node_recover(n, error);
+    if (status != T4_OK) {
+        release(n);
+        return status;
+    }
+    n->clock_start_boot_ns = env->boot_ns(env->state);
+    n->clock_start_wall_ms = env->wall_ns(env->state) / 1000000;
+    if (n->clock_start_wall_ms < n->time_ms)
+        n->clock_start_wall_ms = n->time_ms;
+    if (lease_first(n->leases) != NULL)
+        atomic_store(&n->next_expiry_ns, lease_first(n->leases)->expires_ns);
+    n->workers = workers_new("t4-worker", o->workers);
+    start_hub(n);
+    commit_start(n);
+    background_start(n);
+    *out = n;
+    return T4_OK;
+}
+
+void
+node_stop(struct node *n)
+{
+    atomic_store(&n->stopping, true);
+    mutex_lock(&n->queue.lock);
+    n->queue.closed = true;
+    mutex_unlock(&n->queue.lock);
+    background_stop(n);
+    commit_stop(n);
+    watch_hub_stop(n->hub, ETCD_STOPPED);
+    workers_free(n->workers);
+    n->workers = NULL;
+}
+
+void
+node_close(struct node *n)
+{
+    release(n);
+}
+
+/* --- reads at the published state ----------------------------------------------------------- */
+
+static struct response_header
+header_at(const struct node *n, int64_t revision)
+{
+    return (struct response_header){n->identity.cluster_id, n->identity.member_id, n->term,
+                                    revision};
+}
+
+/*
+ * The revision is taken before the data: who lists and then watches from the header's
+ * revision + 1 misses nothing.  Should a compaction above that revision be published in
+ * between, the read begins again.
+ */
+static t4_status
+begin_read(struct node *n, struct snapshot *now, struct response_header *header,
+           struct mvcc_reader *reader)
+{
+    for (;;) {
+        t4_status status;
+
+        *now = commit_published(n);
+        *header = header_at(n, now->revision);
+        status = mvcc_read_begin(n->mvcc, reader);
+        if (status != T4_OK || mvcc_compacted(n->mvcc) <= now->revision)
+            return status;
+        mvcc_read_end(reader);
+    }
+}
+
+enum etcd_error
+node_range(struct node *n, const struct range_request *r, uint32_t max_keys, bool *too_long,
+           struct chain *out)
+{
+    struct snapshot now;
+    struct response_header header;
+    struct mvcc_reader reader;
+    enum etcd_error error;
+
+    metric_add(&n->metrics, METRIC_REQUESTS_RANGE, 1);
+    do {
+        if (begin_read(n, &now, &header, &reader) != T4_OK)
+            return ETCD_READ_FAILED;
+        error = range_read(&reader, r, now.revision, &header, max_keys, too_long, out);
+        mvcc_read_end(&reader);
+        /* the newest revision is never compacted: a compaction overtook this read */
+    } while (error == ETCD_COMPACTED && r->revision <= 0);
+    if (error != ETCD_OK)
+        metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+    return error;
+}
+
+static bool
+no_lease(void *arg, int64_t id)
+{
+    (void)arg;
+    (void)id;
+    return false; /* a read-only transaction never asks */
+}
+
+enum etcd_error
+node_txn_read_only(struct node *n, const struct txn_request *r, struct chain *out)
+{
+    struct txn_leases leases = {no_lease, NULL};
+    struct response_header header;
+    struct mvcc_reader reader;
+    struct snapshot now;
+    struct txn *txn;
+    enum etcd_error error;
+
+    metric_add(&n->metrics, METRIC_REQUESTS_TXN, 1);
+    if (begin_read(n, &now, &header, &reader) != T4_OK)
+        return ETCD_READ_FAILED;
+    txn = txn_new(now.index);
+    txn_begin(txn, &reader, &leases, now.revision, mvcc_compacted(n->mvcc), &header);
+    error = txn_txn(txn, r, out);
+    txn_delete(txn);
+    mvcc_read_end(&reader);
+    if (error != ETCD_OK) {
+        chain_free(out);
+        metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+    }
+    return error;
+}
+
+/* --- views for the transports -------------------------------------------------------------------- */
+
+struct workers *
+node_workers(struct node *n)
+{
+    return n->workers;
+}
+
+struct watch_hub *
+node_watch_hub(struct node *n)
+{
+    return n->hub;
+}
+
+struct metrics *
+node_metrics(struct node *n)
+{
+    return &n->metrics;
+}
+
+void
+node_header(struct node *n, struct response_header *out)
+{
+    *out = header_at(n, commit_published(n).revision);
+}
+
+void
+node_status(struct node *n, struct node_status *out)
+{
+    struct snapshot now = commit_published(n);
+    struct t4_engine_stats stats = {.size = sizeof stats};
+
+    if (engine_stats(n->engine, &stats) != T4_OK)
+        stats = (struct t4_engine_stats){0};
+    *out = (struct node_status){
+        .cluster_id = n->identity.cluster_id,
+        .member_id = n->identity.member_id,
+        .term = n->term,
+        .index = now.index,
+        .applied_index = now.index,
+        .revision = now.revision,
+        .compacted_revision = now.compacted,
+        .db_bytes = stats.file_bytes,
+        .db_in_use_bytes = stats.in_use_bytes,
+        .nospace = atomic_load(&n->nospace),
+        .stopping = atomic_load(&n->stopping),
+        .name = n->name,
+        .advertise_urls = n->advertise_urls,
+        .engine_name = engine_name(n->engine),
+    };
+}
+
+void
+node_refresh_metrics(struct node *n)
+{
+    struct snapshot now = commit_published(n);
+    struct metrics *m = &n->metrics;
+    uint32_t queued;
+
+    mutex_lock(&n->queue.lock);
+    queued = n->queue.n;
+    mutex_unlock(&n->queue.lock);
+    metric_set(m, METRIC_REVISION, now.revision);
+    metric_set(m, METRIC_COMPACTED_REVISION, now.compacted > 0 ? now.compacted : 0);
+    metric_set(m, METRIC_INDEX, (int64_t)now.index);
+    metric_set(m, METRIC_FLUSHED_INDEX, (int64_t)mvcc_flushed_index(n->mvcc));
+    metric_set(m, METRIC_TERM, (int64_t)n->term);
+    metric_set(m, METRIC_WAL_SEGMENTS, (int64_t)wal_segments(n->wal));
+    metric_set(m, METRIC_COMMIT_QUEUE, queued);
+    metric_set(m, METRIC_MEMTABLES_FROZEN, mvcc_frozen_count(n->mvcc));
+    metric_set(m, METRIC_MEMTABLE_BYTES,
+               (int64_t)(mvcc_frozen_bytes(n->mvcc) + mvcc_active_bytes(n->mvcc)));
+}

@@ -1,0 +1,140 @@
+/*
+ * node.h - one database: recovery, the commit pipeline, leases, watches, assembled.
+ *
+ * The only thing the API layers see.  A request comes in as a struct node_request, knows no
+ * transport, and is answered by its callback with a complete encoded response message or an
+ * error.
+ *
+ * Invariant I1 of the design: nothing is visible to a read, a watch, a lease or another
+ * client's answer before it is committed; no answer leaves before everything that its
+ * evaluation has seen is committed, also when it writes nothing.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "base/metrics.h"
+#include "env/env.h"
+#include "env/workers.h"
+#include "txn/request.h"
+#include "watch/watch.h"
+#include "wire/chain.h"
+#include "wire/etcd_error.h"
+
+#define NODE_ETCD_VERSION "3.6.5" /* the etcd whose behaviour is reproduced (Status.version) */
+
+struct node;
+
+struct node_options {
+    struct env *env;
+    const char *data_dir;
+    const char *name;              /* --node-id, shown as the member's name */
+    const char *advertise_urls;    /* comma separated client URLs of this member */
+    const struct t4_engine_ops *engine_ops; /* adopted table; NULL: the memory engine */
+    void *engine_plugin;
+    const char *engine_name;
+    bool moved;                    /* --moved: the directory was moved, keep its identity */
+    uint64_t segment_bytes;
+    uint64_t segment_age_ns;       /* 0: no limit */
+    uint64_t memtable_bytes;
+    uint64_t reserve_bytes;        /* filled file given up when the disk is full */
+    uint64_t backlog_bytes;        /* bound of uncommitted work */
+    uint32_t max_request_bytes, max_txn_ops;
+    uint32_t workers;              /* threads for long reads and heavy transactions */
+    uint64_t watch_progress_ns;
+    /*
+     * Called once, on any thread, when the node must stop: the log's disk failed (I2), or
+     * log or engine are damaged.  The process has to exit with a failure.
+     */
+    void (*fatal)(void *arg, const struct error *error);
+    void *fatal_arg;
+};
+
+/* Fills in the defaults; env, data_dir, fatal are left to the caller. */
+void node_options_default(struct node_options *o);
+
+/*
+ * Locks the data directory, recovers, and starts.  Errors say which file and what to do:
+ * BUSY (another process has the directory), CORRUPT, INVALID (copied directory, other
+ * format), NOSPACE, IO.
+ */
+t4_status node_open(const struct node_options *o, struct node **out, struct error *error);
+/*
+ * Refuses new requests (STOPPED), answers what is committed, ends watch streams, writes the
+ * log's closing mark.  Requests that were evaluated and cannot be committed any more get
+ * UNKNOWN_OUTCOME.  node_close() frees; no request may be outstanding.
+ */
+void node_stop(struct node *n);
+void node_close(struct node *n);
+
+/* --- requests ------------------------------------------------------------------------------ */
+
+enum node_op { NODE_PUT, NODE_DELETE_RANGE, NODE_TXN, NODE_COMPACT, NODE_LEASE_GRANT,
+               NODE_LEASE_REVOKE, NODE_LEASE_KEEPALIVE, NODE_LEASE_TIME_TO_LIVE,
+               NODE_LEASE_LEASES };
+
+struct node_request {
+    enum node_op op;
+    union {
+        struct put_request put;
+        struct delete_range_request delete_range;
+        struct txn_request txn;
+        struct { int64_t revision; bool physical; } compact;
+        struct { int64_t id, ttl; } lease_grant;
+        struct { int64_t id; bool keys; } lease;
+    };
+    uint32_t bytes; /* size of the encoded request, for the backlog's bound */
+    /*
+     * Called exactly once, on any thread, perhaps before node_submit() returns.  May submit
+     * again and may free the request.
+     */
+    void (*done)(struct node_request *r);
+
+    /* The answer: on ETCD_OK a complete response message, which the callback takes over. */
+    enum etcd_error error;
+    struct chain response;
+
+    /* private to the node */
+    struct node_request *next;
+    uint64_t release_index;
+};
+
+/* The request must have been validated (txn_validate_*()).  Any thread; does not block. */
+void node_submit(struct node *n, struct node_request *r);
+
+/*
+ * Reads at the published state.  max_keys and *too_long as range_read(): pass 1,000 on a
+ * polling thread and repeat with 0 on a worker.  Any thread.
+ */
+enum etcd_error node_range(struct node *n, const struct range_request *r, uint32_t max_keys,
+                           bool *too_long, struct chain *out);
+/* A read-only transaction, at the published state.  Any thread. */
+enum etcd_error node_txn_read_only(struct node *n, const struct txn_request *r,
+                                   struct chain *out);
+
+struct workers *node_workers(struct node *n);
+struct watch_hub *node_watch_hub(struct node *n);
+struct metrics *node_metrics(struct node *n);
+
+struct node_status {
+    uint64_t cluster_id, member_id, term, index, applied_index;
+    int64_t revision, compacted_revision;
+    uint64_t db_bytes, db_in_use_bytes;
+    bool nospace, stopping;
+    const char *name, *advertise_urls; /* valid as long as the node */
+    const char *engine_name;
+};
+void node_status(struct node *n, struct node_status *out);
+/* Header with ids, term and the published revision. */
+void node_header(struct node *n, struct response_header *out);
+/* Brings the gauges (revision, sizes, queue) up to date before metrics are rendered. */
+void node_refresh_metrics(struct node *n);
+
+/*
+ * Test hook: while held, the sync thread takes no group, so that nothing new is committed.
+ * Used by the I1 test through the environment variable T4_TEST_HOLD_SYNC (see the server).
+ */
+void node_hold_sync(struct node *n, bool hold);
+
+#endif

@@ -1,0 +1,163 @@
+/*
+ * node_int.h - what the files of this folder share.
+ *
+ * identity.c  who this data directory is: lock, ids, copied-directory check
+ * recover.c   engine and log -> evaluation state
+ * commit.c    queue, commit role, sync thread, publication, release of answers
+ * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
+ * background.c engine thread (flush, compaction) and keeper thread (expiry, segments, space)
+ * node.c      assembly, reads, status
+ *
+ * Lock order: role -> log.lock -> publish.lock.  queue.lock is a leaf taken alone.  No
+ * callback is called with any of them held except that evaluation happens within the role.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef NODE_NODE_INT_H
+#define NODE_NODE_INT_H
+
+#include <stdatomic.h>
+
+#include "env/thread.h"
+#include "lease/lease.h"
+#include "mvcc/mvcc.h"
+#include "node/node.h"
+#include "txn/txn.h"
+#include "wal/wal.h"
+
+/* Requests that only the node makes, beyond enum node_op. */
+enum { NODE_INTERNAL_EXPIRE = 100, NODE_INTERNAL_REMAINDERS };
+
+struct identity {
+    uint64_t cluster_id, lineage, generation;
+    uint64_t incarnation; /* of this data directory */
+    uint64_t member_id;
+};
+
+/* A group of entries with what will be published when it is durable. */
+struct commit_group {
+    struct wal_group wal;
+    int64_t revision, compacted;
+    size_t bytes; /* counted in unsynced_bytes */
+};
+
+struct snapshot {
+    uint64_t index;
+    int64_t revision, compacted; /* compacted: -1 if never */
+};
+
+struct node {
+    struct node_options options;
+    char *data_dir, *name, *advertise_urls;
+    struct identity identity;
+    struct env_file *lock_file;
+    struct engine *engine;
+    struct wal *wal;
+    struct mvcc *mvcc;
+    struct watch_hub *hub;
+    struct workers *workers;
+    struct metrics metrics;
+    uint64_t term;
+
+    /* requests on their way to evaluation */
+    struct {
+        struct mutex lock;
+        struct node_request *head, **tail; /* [lock] */
+        uint32_t n;                        /* [lock] */
+        uint64_t bytes;                    /* [lock] of encoded requests */
+        bool closed;                       /* [lock] stopping: nothing more is taken */
+    } queue;
+    struct mutex role;
+    struct job drain;                /* runs the role on a worker */
+    _Atomic bool drain_queued;
+
+    /* evaluation state [role]: everything evaluated, durable or not */
+    uint64_t index;
+    int64_t revision, compacted;
+    uint64_t time_ms;
+    uint64_t clock_start_wall_ms, clock_start_boot_ns; /* bound of the wall clock, see now_ms */
+    bool clock_clamped;
+    struct lease_table *leases;
+    struct txn *txn;
+    struct buffer entry;             /* the entry being built */
+    _Atomic uint64_t next_expiry_ns; /* of the lease that expires first; 0: none */
+
+    /* the log buffer */
+    struct {
+        struct mutex lock;
+        struct condition filled;
+        struct commit_group *filling, *writing; /* swapped under lock */
+        bool sleeping;           /* [lock] the sync thread waits */
+        bool hold;               /* [lock] test hook */
+        bool stop;               /* [lock] */
+    } log;
+    struct thread sync_thread;
+    _Atomic uint64_t unsynced_bytes; /* in filling and writing */
+
+    /* the published snapshot, and answers that wait for it */
+    struct {
+        struct mutex lock;
+        struct snapshot now;                   /* [lock] */
+        struct node_request *head, **tail;     /* [lock] in order of release_index */
+    } publish;
+
+    /* physical compactions that wait; [compact.lock] */
+    struct {
+        struct mutex lock;
+        struct node_request *waiting;
+    } compact;
+
+    struct {
+        struct mutex lock;
+        struct condition wake;
+        bool stop, poked, idle; /* [lock] */
+    } engine_work, keeper_work;
+    struct thread engine_thread, keeper_thread;
+
+    _Atomic bool nospace;        /* alarm: writes are refused before evaluation */
+    _Atomic bool engine_full;    /* the last flush found no space */
+    _Atomic bool wal_full;       /* the log could not prepare a segment */
+    _Atomic bool stopping, dead; /* dead: the fatal callback was called */
+    _Atomic uint32_t internal_pending; /* bit 0: expire, bit 1: remainders */
+    struct node_request expire_request, remainders_request;
+    uint64_t last_remainders_ns; /* [keeper thread] */
+};
+
+/* identity.c */
+t4_status identity_open(struct node *n, struct error *error);
+void identity_close(struct node *n);
+
+/* recover.c: sets the evaluation state and the published snapshot, leaves the log started */
+t4_status node_recover(struct node *n, struct error *error);
+
+/* commit.c */
+void commit_init(struct node *n);
+void commit_start(struct node *n);
+void commit_stop(struct node *n); /* writes and syncs what is left, ends the sync thread */
+void commit_free(struct node *n);
+void commit_drain(struct node *n, bool worker);
+/* Appends the entry in n->entry to the log buffer.  [role] */
+void commit_append(struct node *n);
+/*
+ * Gives the request its answer once everything evaluated so far is published.  Comes before
+ * commit_append() of the request's own entry, and after it r may be gone.  [role]
+ */
+void commit_answer(struct node *n, struct node_request *r, enum etcd_error error);
+struct snapshot commit_published(struct node *n);
+void node_fatal(struct node *n, const struct error *error);
+
+/* evaluate.c */
+void evaluate(struct node *n, struct node_request *r);
+/* True if it may take long, so that a polling thread leaves it to a worker. */
+bool evaluate_is_heavy(const struct node_request *r);
+
+/* background.c */
+void background_start(struct node *n);
+void background_stop(struct node *n);
+void background_poke_engine(struct node *n);
+/* Raises or clears the NOSPACE alarm as its causes say. */
+void background_space(struct node *n);
+/* A physical compaction waits for its end; answered by the engine thread. */
+void background_wait_compaction(struct node *n, struct node_request *r);
+
+#endif

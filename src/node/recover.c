@@ -1,0 +1,201 @@
+/*
+ * recover.c - from the engine and the log to a node that can serve.
+ *
+ * The engine holds everything up to its flushed index; the log's entries above it are
+ * replayed into memtables exactly as they were inserted when they were new.  Leases and the
+ * compacted revision are read from space 's' first and brought up to date by the replay.
+ * Entries carry effects, so replay evaluates nothing.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/log.h"
+#include "base/memory.h"
+#include "fmt/entry.h"
+#include "node/node_int.h"
+
+#include <stdio.h>
+
+static const char compacted_key[] = "compacted";
+
+/* A record of space 's' (or its absence) -> evaluation state. */
+static bool
+system_record(struct node *n, struct t4_slice key, const struct t4_slice *value)
+{
+    int64_t id, ttl, remaining;
+
+    if (slice_equal(key, slice_str(compacted_key))) {
+        struct byte_reader r;
+
+        if (value == NULL)
+            return false;
+        r = reader_of(*value);
+        n->compacted = (int64_t)reader_varint(&r);
+        return !r.bad;
+    }
+    if (lease_key_decode(key, &id)) {
+        struct lease *l = lease_find(n->leases, id);
+
+        if (l != NULL)
+            lease_remove(n->leases, l);
+        if (value == NULL)
+            return true;
+        if (!lease_value_decode(*value, &ttl, &remaining))
+            return false;
+        lease_add(n->leases, id, ttl, remaining, 0);
+        return true;
+    }
+    return false; /* written by a newer version */
+}
+
+static t4_status
+read_system_space(struct node *n, struct error *error)
+{
+    struct mvcc_reader reader;
+    struct mvcc_walk walk;
+    struct t4_slice ikey;
+    struct version v;
+    t4_status status = mvcc_read_begin(n->mvcc, &reader);
+
+    if (status != T4_OK)
+        return error_set(error, status, "cannot read the storage engine: %s",
+                         status_text(status));
+    mvcc_walk_begin(&walk, &reader, slice_str("s"), slice_of(NULL, 0), STAMP_NEWEST);
+    while ((status = mvcc_walk_next(&walk, &ikey, &v)) == T4_OK)
+        if (!system_record(n, slice_of(ikey.data + 1, ikey.len - 1), &v.value)) {
+            status = T4_E_CORRUPT;
+            break;
+        }
+    mvcc_walk_end(&walk);
+    mvcc_read_end(&reader);
+    if (status == T4_E_NOTFOUND)
+        return T4_OK;
+    error_set(error, status, "the storage engine's system records cannot be read: %s",
+              status_text(status));
+    return error_hint(error, "stop the server and delete the engine's folder: the log brings "
+                             "everything back");
+}
+
+static t4_status
+damaged(uint64_t index, struct error *error)
+{
+    error_set(error, T4_E_CORRUPT, "log entry %llu has a valid checksum but cannot be decoded",
+              (unsigned long long)index);
+    return error_hint(error, "it was written by another version of t4: start that version");
+}
+
+static t4_status
+replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
+{
+    struct node *n = arg;
+    struct byte_reader r = reader_of(bytes);
+    struct buffer ikey = {0};
+    struct mutation m;
+    struct entry e;
+    uint32_t sub = 0;
+
+    if (!entry_decode_head(&r, &e) || e.index != index)
+        return damaged(index, error);
+    for (uint32_t i = 0; i < e.mutations; i++) {
+        struct version v;
+
+        if (!entry_next(&r, &m) ||
+            (m.space == SPACE_SYSTEM &&
+             !system_record(n, m.key, m.flags & MUTATION_TOMBSTONE ? NULL : &m.value))) {
+            buffer_free(&ikey);
+            return damaged(index, error);
+        }
+        v = (struct version){.stamp = m.space == SPACE_KEYS ? (uint64_t)e.revision : index,
+                             .sub = m.space == SPACE_KEYS ? sub++ : 0,
+                             .flags = m.flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
+                             .create_revision = m.create_revision,
+                             .version = m.version,
+                             .lease = m.lease,
+                             .value = m.value};
+        buffer_clear(&ikey);
+        buffer_append_u8(&ikey, m.space);
+        buffer_append_slice(&ikey, m.key);
+        mvcc_insert(n->mvcc, buffer_slice(&ikey), &v);
+    }
+    buffer_free(&ikey);
+    if (!entry_end(&r))
+        return damaged(index, error);
+    n->index = index;
+    n->revision = e.revision;
+    n->time_ms = e.time_ms > n->time_ms ? e.time_ms : n->time_ms;
+    /* What recovery reads counts as committed: wal_start() syncs it before anyone is served. */
+    mvcc_publish(n->mvcc, index, n->compacted);
+    mvcc_entry_done(n->mvcc, index, e.revision, n->time_ms);
+    while (mvcc_frozen_count(n->mvcc) >= 3) { /* replay of a long log: bounded memory */
+        uint64_t pause;
+        t4_status status = mvcc_work(n->mvcc, &pause, error);
+
+        if (status != T4_OK && status != T4_E_NOTFOUND)
+            return status;
+    }
+    return T4_OK;
+}
+
+static t4_status
+open_log(struct node *n, struct error *error)
+{
+    struct wal_recovered recovered;
+    size_t size = strlen(n->data_dir) + 5;
+    char *dir = mem_alloc(size);
+    struct wal_options options = {
+        .env = n->options.env,
+        .cluster_id = n->identity.cluster_id,
+        .lineage = n->identity.lineage,
+        .segment_bytes = n->options.segment_bytes,
+        .reserve_bytes = n->options.reserve_bytes,
+        .metrics = &n->metrics,
+    };
+    t4_status status;
+
+    snprintf(dir, size, "%s/wal", n->data_dir);
+    options.dir = dir;
+    status = wal_open(&options, n->index, replay, n, &n->wal, &recovered, error);
+    mem_free(dir);
+    if (status != T4_OK)
+        return status;
+    if (recovered.torn)
+        LOG_INFO("the log ended in a torn tail (never acknowledged), which was left behind",
+                 NULL);
+    /* A term is never resumed; etcd's first term on a fresh single node is 2. */
+    n->term = recovered.last_term < 1 ? 2 : recovered.last_term + 1;
+    return wal_start(n->wal, n->identity.generation, n->term, error);
+}
+
+t4_status
+node_recover(struct node *n, struct error *error)
+{
+    struct mvcc_options options = {
+        .engine = n->engine,
+        .cluster_id = n->identity.cluster_id,
+        .lineage = n->identity.lineage,
+        .memtable_bytes = n->options.memtable_bytes,
+        .flush_slice = 4000,
+        .flush_pause_ns = 5000000,
+        .metrics = &n->metrics,
+    };
+    struct mvcc_state state;
+    t4_status status = mvcc_open(&options, &n->mvcc, &state, error);
+
+    if (status != T4_OK)
+        return status;
+    n->index = state.flushed;
+    n->revision = state.revision;
+    n->time_ms = state.time_ms;
+    n->compacted = -1;
+    status = read_system_space(n, error);
+    if (status != T4_OK)
+        return status;
+    mvcc_publish(n->mvcc, n->index, n->compacted);
+    status = open_log(n, error);
+    if (status != T4_OK)
+        return status;
+    lease_restart_all(n->leases, n->options.env->boot_ns(n->options.env->state));
+    n->publish.now = (struct snapshot){n->index, n->revision, n->compacted};
+    if (n->compacted > 0)
+        mvcc_compact(n->mvcc, n->compacted);
+    return T4_OK;
+}

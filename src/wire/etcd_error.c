@@ -1,0 +1,28 @@
+/*
+ * etcd_error.c - codes and texts of the errors that clients see.  See etcd_error.h.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "wire/etcd_error.h"
+
+static const struct {
+    int code;
+    const char *text;
+} errors[ETCD_ERROR_COUNT] = {
+    [ETCD_OK] = {0, ""},
+#define ETCD_ERROR(id, code, text) [ETCD_##id] = {code, text},
+#include "wire/etcd_errors.tbl"
+#undef ETCD_ERROR
+};
+
+int
+etcd_error_code(enum etcd_error e)
+{
+    return errors[e].code;
+}
+
+const char *
+etcd_error_text(enum etcd_error e)
+{
+    return errors[e].text;
+}
