@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 static t4_status
-gate_load(const struct t4_host *host, struct t4_call *call, const struct t4_values *values,
-          void **plugin)
+gate_load(const struct t4_host *host, struct t4_call *call,
+          const struct t4_values *values, void **plugin)
 {
     char path[1024], byte;
     int fd;

@@ -88,8 +88,11 @@ put_closing(struct line *l, const char *text)
 static size_t
 character_length(const unsigned char *p)
 {
-    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
-               : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    size_t n = p[0] < 0x80                   ? 1
+               : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+               : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+               : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                             : 0;
 
     for (size_t i = 1; i < n; i++) {
         if ((p[i] & 0xc0) != 0x80)
@@ -206,9 +209,9 @@ begin(struct line *l, bool json, enum log_level level, const char *message)
     l->full = false;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
-    snprintf(stamp, sizeof stamp, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
-             tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-             (int)(now.tv_nsec / 1000000));
+    snprintf(stamp, sizeof stamp, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
+             tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
+             tm.tm_sec, (int)(now.tv_nsec / 1000000));
     if (json) {
         put_text(l, "{\"time\":\"");
         put_text(l, stamp);
@@ -247,7 +250,8 @@ finish(struct line *l, bool json)
 void
 log_write(enum log_level level, const char *message, ...)
 {
-    bool json = atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+    bool json =
+        atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
     int saved = errno;
     struct line l;
     const char *key;
@@ -270,7 +274,8 @@ log_write(enum log_level level, const char *message, ...)
 void
 log_printf(enum log_level level, const char *format, ...)
 {
-    bool json = atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+    bool json =
+        atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
     int saved = errno;
     char message[2048];
     struct line l;

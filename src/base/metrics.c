@@ -73,11 +73,12 @@ render_histogram(const struct histogram *h, const char *name, const char *labels
         uint64_t ms = UINT64_C(1) << i;
 
         count += atomic_load_explicit(&h->bucket[i], memory_order_relaxed);
-        append(out, "%s_bucket{%.*s%sle=\"%" PRIu64 ".%03" PRIu64 "\"} %" PRIu64 "\n", name,
-               inside, open, comma, ms / 1000, ms % 1000, count);
+        append(out, "%s_bucket{%.*s%sle=\"%" PRIu64 ".%03" PRIu64 "\"} %" PRIu64 "\n",
+               name, inside, open, comma, ms / 1000, ms % 1000, count);
     }
     count += atomic_load_explicit(&h->bucket[HISTOGRAM_BUCKETS], memory_order_relaxed);
-    append(out, "%s_bucket{%.*s%sle=\"+Inf\"} %" PRIu64 "\n", name, inside, open, comma, count);
+    append(out, "%s_bucket{%.*s%sle=\"+Inf\"} %" PRIu64 "\n", name, inside, open, comma,
+           count);
     append(out, "%s_sum%s %" PRIu64 ".%09" PRIu64 "\n", name, labels, sum / NS_PER_S,
            sum % NS_PER_S);
     append(out, "%s_count%s %" PRIu64 "\n", name, labels, count);

@@ -1,0 +1,307 @@
+#!/usr/bin/python3
+"""020_docs.t - the documentation says what the server does.
+
+Flags, metrics and errors are compared with the server's own tables, in both directions; pages
+of commands have their headings in order; links lead somewhere; the examples of the guide are
+run against a fresh server and print what the page shows.
+
+In a block that begins with ```console, lines after "$ " are commands for one shell, the lines
+below are what they print, and ... stands for anything.  A watch is stopped when it has printed
+what is expected.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+
+import t4test  # noqa: E402
+
+TAP = t4test.Tap()
+if not os.path.exists(t4test.T4.binary):
+    TAP.skip_all("t4 was not built")
+
+for variable in [name for name in os.environ if name.startswith("T4_")]:
+    if variable != "T4_STUBS_DIR":
+        del os.environ[variable]
+
+DOCS = os.path.join(t4test.SRC_DIR, "sql-like-docs")
+SECONDS = 20
+GRPC_CODES = {1: "Canceled", 2: "Unknown", 3: "InvalidArgument", 4: "DeadlineExceeded",
+              5: "NotFound", 6: "AlreadyExists", 7: "PermissionDenied", 8: "ResourceExhausted",
+              9: "FailedPrecondition", 11: "OutOfRange", 12: "Unimplemented", 13: "Internal",
+              14: "Unavailable", 15: "DataLoss", 16: "Unauthenticated"}
+
+
+def read(*path):
+    with open(os.path.join(t4test.SRC_DIR, *path)) as source:
+        return source.read()
+
+
+def page(name):
+    return read("sql-like-docs", name)
+
+
+def output(*words):
+    return subprocess.run([t4test.T4.binary] + list(words), stdout=subprocess.PIPE, text=True,
+                          check=True).stdout
+
+
+def section(text, title):
+    """What stands below a heading, up to the next one of the same level or above."""
+    level = title.split(" ")[0]
+    found = re.search(r"^%s\n(.*?)(?=^#{1,%d} |\Z)" % (re.escape(title), len(level)), text,
+                      re.M | re.S)
+    return found.group(1) if found else ""
+
+
+def table_rows(text):
+    """Cells of the tables' rows, without head and rule."""
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+            for line in text.splitlines() if line.startswith("|")]
+    return [row for i, row in enumerate(rows)
+            if not set("".join(row)) <= set("-: ")
+            and not (i + 1 < len(rows) and set("".join(rows[i + 1])) <= set("-: "))]
+
+
+def same(got, want, name):
+    """Two sets of strings; says what is only in one of them."""
+    got, want = set(got), set(want)
+    TAP.ok(got == want, name, *(["missing in the page: %s" % s for s in sorted(want - got)]
+                                + ["not in the server: %s" % s for s in sorted(got - want)]))
+
+
+# ---- tables ---------------------------------------------------------------------------------
+
+def flags():
+    server = set()
+    for line in output("help", "run", "--table").splitlines():
+        flag, variable, default, valid, _ = line.split("\t")
+        server.add("%s (`%s`;%s valid: %s)" % (
+            flag, variable, " default `%s`;" % default if default else "", valid))
+    text = section(page("ref/t4-run.md"), "## Parameters")
+    documented = re.findall(r"^- \*\*(--[a-z0-9-]+)\*\*(?:=\*.*?\*)? (\(`.*\))$", text, re.M)
+    TAP.ok(len(server) >= 20, "t4 help run --table lists the flags", len(server))
+    same(["%s %s" % entry for entry in documented], server,
+         "ref/t4-run.md has each flag with its variable, default and range")
+    TAP.equal(len(re.findall(r"^- ", text, re.M)), len(documented), "each once, and nothing else")
+    bare = [flag for flag, _ in documented
+            if not re.search(r"^- \*\*%s\*\*.*\n  \S" % flag, text, re.M)]
+    TAP.equal(bare, [], "each with a text")
+    source = read("src", "server", "option_table.c")
+    refused = re.findall(r'^    {"([a-z0-9*-]+)", NO_', source, re.M)
+    errors = section(page("ref/t4-run.md"), "## Errors")
+    rows = [row for row in table_rows(errors) if row[0].startswith("`--")]
+    listed = [name for row in rows for name in re.findall(r"`--([a-z0-9*-]+)`", row[0])]
+    TAP.ok(len(refused) > 10, "refused flags were found", refused)
+    same(listed, refused, "ref/t4-run.md has each refused flag")
+
+
+def metrics():
+    known = {}
+    for kind, name, labels, text in re.findall(
+            r'^METRIC\(\w+, (\w+), "(\w+)", "(.*?)", "(.*)"\)$',
+            read("src", "base", "metrics.tbl"), re.M):
+        entry = known.setdefault(name, [kind, [], text])
+        if labels:
+            entry[1].append(labels.replace('\\"', '"').strip("{}"))
+    TAP.ok(len(known) > 10, "metrics.tbl was read", known)
+    rows = table_rows(section(page("metrics.md"), "## The database"))
+    same([" | ".join(row) for row in rows],
+         ["`%s` | %s | %s | %s" % (name, kind, ", ".join("`%s`" % label for label in labels), text)
+          for name, (kind, labels, text) in known.items()],
+         "metrics.md has each metric of the table")
+    others = re.findall(r"# TYPE (\w+) (\w+)", read("src", "api", "http", "http.c"))
+    others += re.findall(r'append\(out, "(process_\w+)", "(\w+)"',
+                         read("src", "api", "http", "process.c"))
+    rows = table_rows(section(page("metrics.md"), "## The process"))
+    same([" | ".join(row[:2]) for row in rows],
+         ["`%s` | %s" % other for other in others], "and each of the process")
+    used = re.findall(r"`(t4_\w+|process_\w+)`", page("metrics.md"))
+    same(set(used), set(known) | {name for name, _ in others}, "and no other name")
+
+
+def errors():
+    known = re.findall(r'^ETCD_ERROR\(\w+, (\d+), "(.*)"\)$',
+                       read("src", "wire", "etcd_errors.tbl"), re.M)
+    TAP.ok(len(known) > 20, "etcd_errors.tbl was read", known)
+    text = page("errors.md").split("## From gRPC itself")[0]
+    rows = table_rows(text)
+    same(["%s %s" % (row[0], row[1]) for row in rows],
+         ["%s `%s`" % (GRPC_CODES[int(code)], words) for code, words in known],
+         "errors.md has each error with its code and text")
+    TAP.equal(len(rows), len(known), "each once")
+    TAP.equal([row[1] for row in rows if len(row) != 6 or not all(row)], [],
+              "each with when, applied, retry, what to do")
+
+
+# ---- pages ----------------------------------------------------------------------------------
+
+HEADINGS = ["Synopsis", "Description", "Parameters", "Outputs", "Errors", "Notes", "Examples",
+            "Compatibility", "See Also"]
+
+
+def pages():
+    commands = [name for name in re.findall(r"^  (\w+)", output("help"), re.M)
+                if name not in ("help", "etcdctl")]
+    same([name[len("t4-"):-len(".md")] for name in os.listdir(os.path.join(DOCS, "ref"))],
+         commands, "each command has its page, each page its command")
+    for name in sorted(os.listdir(os.path.join(DOCS, "ref"))):
+        text = page("ref/" + name)
+        title = name[:-len(".md")].replace("-", " ")
+        found = re.findall(r"^## (.*)$", text, re.M)
+        TAP.ok(re.match(r"# %s\n\n%s — [a-z].*[^.]\n" % (title, title), text),
+               "%s: title and purpose" % name, text[:200])
+        TAP.ok(found == [h for h in HEADINGS if h in found]
+               and {"Synopsis", "Description", "Errors", "See Also"} <= set(found),
+               "%s: headings in order" % name, found)
+    names = [line.split(" ", 1)[0] for line in output("version").splitlines()]
+    block = re.search(r"```\n(.*?)```", section(page("ref/t4-version.md"), "## Outputs"), re.S)
+    TAP.equal([line.split(" ", 1)[0] for line in block.group(1).splitlines()], names,
+              "ref/t4-version.md shows the lines that are printed")
+    words = re.search(r"```\n2.*? INFO ready (.*)\n```", page("ref/t4-run.md"))
+    TAP.ok(words and "endpoints=" in words.group(1), "ref/t4-run.md shows the ready line")
+
+
+def links():
+    broken = []
+    texts = {os.path.relpath(os.path.join(folder, name), t4test.SRC_DIR)
+             for folder, _, names in os.walk(DOCS) for name in names if name.endswith(".md")}
+    for path in sorted(texts | {"README.md"}):
+        for target in re.findall(r"\]\(([^)\s]+)\)", read(path)):
+            if re.match(r"[a-z]+://", target):
+                continue
+            file, _, anchor = target.partition("#")
+            whole = os.path.normpath(os.path.join(os.path.dirname(path), file)) if file else path
+            if not os.path.exists(os.path.join(t4test.SRC_DIR, whole)):
+                broken.append("%s: %s" % (path, target))
+            elif anchor and anchor not in [
+                    re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+                    for heading in re.findall(r"^#+ (.*)$", read(whole), re.M)]:
+                broken.append("%s: %s (no such heading)" % (path, target))
+    TAP.equal(broken, [], "links of the pages lead somewhere")
+    index = page("README.md")
+    TAP.equal([path for path in sorted(texts) if path != "sql-like-docs/README.md"
+               and os.path.relpath(path, "sql-like-docs") not in index], [],
+              "sql-like-docs/README.md names every page")
+
+
+# ---- examples -------------------------------------------------------------------------------
+
+def examples(text):
+    """[(command, [expected lines])] of the page's console blocks."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.M | re.S):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line.rstrip())
+    return found
+
+
+def matches(lines, expected):
+    lines = [line.rstrip() for line in lines]
+    while lines and lines[-1] == "":
+        lines = lines[:-1]
+    while expected and expected[-1] == "":
+        expected = expected[:-1]
+    return len(lines) == len(expected) and all(
+        re.fullmatch(re.escape(want).replace(re.escape("..."), ".+"), got)
+        for got, want in zip(lines, expected))
+
+
+class Shell:
+    """One sh for all commands, so that its variables stay; lines arrive with a deadline."""
+
+    END = "--end-of-the-command--"
+
+    def __init__(self, environment):
+        self.process = subprocess.Popen(
+            ["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, bufsize=1, env=environment)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    def run(self, command):
+        """What the command prints, standard error included."""
+        self.process.stdin.write("{ %s\n} 2>&1 </dev/null; echo; echo %s\n" % (command, self.END))
+        return self._until(lambda line, _: line == self.END)
+
+    def watch(self, command, number):
+        """The first lines of a command that does not end by itself."""
+        self.process.stdin.write("%s 2>&1 </dev/null &\n" % command)
+        lines = self._until(lambda _, lines: len(lines) == number, keep=True)
+        self.process.stdin.write("kill $!; wait $! 2>/dev/null\n")
+        return lines
+
+    def _until(self, done, keep=False):
+        lines, deadline = [], time.monotonic() + SECONDS
+        while True:
+            try:
+                line = self.lines.get(timeout=max(deadline - time.monotonic(), 0))
+            except queue.Empty:
+                return lines + ["(nothing more came within %d s)" % SECONDS]
+            if line is None:
+                return lines + ["(the shell ended)"]
+            if keep:
+                lines.append(line)
+            if done(line, lines):
+                return lines
+            if not keep:
+                lines.append(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(SECONDS)
+
+
+def guide():
+    if shutil.which("etcdctl") is None:
+        TAP.skip_all("no etcdctl here; Debian package etcd-client")
+    name = "guide/start.md"
+    with t4test.T4() as server:
+        server.start()
+        text = page(name).replace("127.0.0.1:3379", server.address)
+        todo = examples(text)
+        TAP.ok(len(todo) > 15, "%s has examples" % name, len(todo))
+        shell = Shell(dict(os.environ))
+        for command, expected in todo:
+            if command.startswith("etcdctl watch"):
+                lines = shell.watch(command, len(expected))
+            else:
+                lines = shell.run(command)
+            TAP.ok(matches(lines, expected), "%s: %s" % (name, command), "printed:", *lines,
+                   "expected:", *expected)
+        shell.close()
+
+
+def matcher():
+    """The comparison itself notices what it should."""
+    TAP.ok(matches(["a", "b 17 c ", ""], ["a", "b ... c"]), "the comparison takes ...")
+    for lines, expected in ((["a"], []), ([], ["a"]), (["a", "b"], ["a"]), (["ab"], ["a"]),
+                            (["b  c"], ["b ... c"]), (["a.b"], ["a+b"])):
+        TAP.ok(not matches(lines, expected), "it refuses %s for %s" % (lines, expected))
+
+
+def main():
+    for part in (matcher, flags, metrics, errors, pages, links, guide):
+        part()
+    TAP.done()
+
+
+main()

@@ -1,0 +1,550 @@
+#!/usr/bin/python3
+"""120_etcdctl.t - real etcdctl programs against the server under test and a real etcd.
+
+Each command line runs against both; standard output, the error line and the exit status must be
+the same once the names that servers choose (ids, addresses, lease numbers) are replaced.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+import base64
+import json
+import os
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+
+import t4test  # noqa: E402
+
+TAP = t4test.Tap()
+SECONDS = 20
+
+# Command lines that run one after the other; {name} is a lease that "grant name" asked for.
+# A line may have the text for standard input behind " << ".
+WRITES = r"""
+put a 1
+put a 2 --prev-kv
+put a/1 one
+put a/2 two
+put a/3 three
+put b ''
+put 'key with spaces' 'a value
+of two lines'
+put from-stdin << the value comes from standard input
+put -- -dash -value
+put --ignore-value a --prev-kv
+put a 3 --ignore-value
+put --ignore-value missing
+put --ignore-lease missing v
+put '' v
+put
+put a b c --prev-kv
+put a 4 -w json
+put a 5 --prev-kv -w json
+put a 6 --prev-kv -w fields
+"""
+
+READS = r"""
+get a
+get missing
+get ''
+get
+get a --hex
+get a -w json
+get a -w fields
+get missing -w json
+get missing -w fields
+get a/ --prefix
+get a/ --prefix --keys-only
+get a/ --prefix --print-value-only
+get '' --prefix
+get '' --prefix --keys-only
+get '' --from-key --keys-only
+get a/2 --from-key
+get a/1 a/3
+get a/3 a/1
+get a/ --prefix --limit=2
+get a/ --prefix --limit=2 -w json
+get a/ --prefix --limit=2 -w fields
+get a/ --prefix --order=DESCEND
+get a/ --prefix --order=ASCEND
+get a/ --prefix --order=WRONG
+get a/ --prefix --sort-by=KEY --order=DESCEND
+get a/ --prefix --sort-by=CREATE --order=DESCEND
+get a/ --prefix --sort-by=MODIFY
+get a/ --prefix --sort-by=VALUE --limit=1
+get a/ --prefix --sort-by=VERSION --limit=10 --keys-only
+get a/ --prefix --sort-by=WRONG
+get a --rev=2
+get a --rev=1
+get a --rev=1000000
+get a --rev=-1
+get a/ --prefix --rev=5 -w fields
+get a --consistency=s
+get a --consistency=l
+get a --consistency=x
+get a --prefix --from-key
+get a --print-value-only -w json
+get a/ --prefix --hex
+get a/ --prefix --keys-only -w json
+get 'key with spaces'
+"""
+
+READS_36 = r"""
+get '' --prefix --count-only
+get '' --prefix --count-only -w fields
+get '' --prefix --count-only -w json
+get '' --prefix --min-mod-rev=4 --max-mod-rev=6
+get '' --prefix --min-create-rev=4 --max-create-rev=5 --keys-only
+"""
+
+DELETES = r"""
+put d/1 x
+put d/2 y
+put d/3 z
+put e/1 z
+del missing
+del d/1
+del d/2 --prev-kv
+del d/3 --prev-kv -w json
+put d/1 x
+put d/2 y
+del d/ --prefix --prev-kv
+del d/ --prefix
+put z1 1
+put z2 2
+del z1 --from-key --prev-kv -w fields
+put d/1 x
+put d/2 y
+del d/1 d/2
+del d/2 d/1
+del ''
+del
+get '' --prefix --keys-only
+"""
+
+TXNS = r"""
+txn << value("a") = "6"\n\nput t yes\nget t\n\nput t no\n\n
+txn << value("a") = "wrong"\n\nput t yes\n\nput t no\nget t\ndel t\n\n
+txn -i << mod("missing") = "0"\n\nput t2 made\nget a/ --prefix\n\n\n
+txn << create("t2") > "1"\nversion("t2") < "2"\n\ndel a/ --prefix --prev-kv\nget a/ --prefix\n\n\n
+txn -w json << \nput t3 1\nget t3\n\n\n
+txn -w fields << \nput t3 1\nget t3\n\n\n
+txn << \nput t3 1\nput t3 2\n\n\n
+txn << nonsense\n\n
+txn --hex << \nget t3\n\n\n
+get t --print-value-only
+"""
+
+LEASES = r"""
+lease list
+grant one 1000
+grant two 5000 -w json
+lease grant x
+lease grant
+lease grant 90000000000
+put l/1 v --lease={one}
+put l/2 v --lease={one}
+put l/3 v --lease={two}
+put l/3 v --lease=1234
+put l/1 w --ignore-lease
+put l/1 w --ignore-lease --lease={one}
+get l/ --prefix -w json
+lease timetolive {one}
+lease timetolive {one} --keys
+lease timetolive {one} --keys -w json
+lease timetolive {two} --keys -w fields
+lease timetolive 1234
+lease list
+lease list -w json
+lease keep-alive {one} --once
+lease keep-alive 1234 --once
+lease keep-alive {two} --once -w json
+lease revoke {one}
+lease revoke {one}
+lease revoke {two} -w json
+lease revoke zz
+get l/ --prefix
+lease list
+"""
+
+COMPACTIONS = r"""
+put c 1
+put c 2
+put c 3
+compaction 1000000
+compaction 5
+compaction 5
+compaction 3
+get c --rev=2
+compaction 8 --physical
+compaction 9 -w json
+compaction
+compaction x
+get a --rev=5
+get a --rev=9
+"""
+
+CLUSTER = r"""
+endpoint status
+endpoint status -w json
+endpoint status -w fields
+endpoint health
+endpoint health -w json
+endpoint status --cluster -w json
+member list
+member list -w json
+member list -w fields
+version
+nonsense
+"""
+
+MASKED = {"version", "dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex",
+          "raft_term", "took", "Took", "dbSizeQuota", "name", "peerURLs"}
+
+
+class Side:
+    """One server and the names that it chose."""
+
+    def __init__(self, server, binary):
+        import etcdclient
+        self.server = server
+        self.binary = binary
+        self.leases = {}
+        client = etcdclient.Client(server.address)
+        header = client.status().header
+        member = client.member_list().members[0]
+        client.close()
+        self.names = [(server.address, "ENDPOINT")]
+        for number, name in ((header.cluster_id, "CLUSTER"), (header.member_id, "MEMBER")):
+            self.names += [(str(number), name), ("%x" % number, name), ("%016x" % number, name)]
+        self.names += [(url, "PEER") for url in member.peerURLs]
+        if member.name:
+            self.names.append((", %s," % member.name, ", NAME,"))
+            self.names.append(('"Name" : "%s"' % member.name, '"Name" : "NAME"'))
+
+    def command(self, line):
+        arguments = [argument.format(**self.leases) if "{" in argument else argument
+                     for argument in shlex.split(line)]
+        return [self.binary, "--endpoints", "http://" + self.server.address] + arguments
+
+    def begin(self, line, stdin=None, **options):
+        environment = dict(os.environ, ETCDCTL_API="3")
+        return subprocess.Popen(self.command(line), stdin=stdin, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+    def tidy(self, text):
+        for number, name in self.names:
+            text = text.replace(number, name)
+        for name, lease in self.leases.items():
+            text = text.replace(lease, "LEASE_" + name)
+            text = text.replace(str(int(lease, 16)), "LEASE_" + name)
+        return text
+
+
+def masked(value):
+    if isinstance(value, dict):
+        if "granted-ttl" in value:
+            value["keys"] = sorted(value.get("keys") or [])
+        return {key: "MASKED" if key in MASKED else masked(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [masked(part) for part in value]
+    return value
+
+
+def tidy_output(side, line, text):
+    """The output with what may differ replaced."""
+    if "-w json" in line:
+        try:
+            text = "\n".join(json.dumps(masked(json.loads(part)), sort_keys=True)
+                             for part in text.splitlines() if part)
+        except ValueError:
+            pass
+    text = side.tidy(text)
+    if line.startswith(("endpoint", "member")):
+        if line == "endpoint status":
+            # endpoint, id, version, ..., size, ..., leader, learner, term, index: numbers differ.
+            text = re.sub(r"\b\d+(\.\d+)*( [kMG]?B)?\b%?", "N", text)
+        text = re.sub(r"took = [^,\n]*", "took = T", text)
+        text = re.sub(r'"(Version|DBSize|DBSizeInUse|DBSizeQuota|RaftIndex|RaftTerm|'
+                      r'RaftAppliedIndex|Took)" : .*', r'"\1" : N', text)
+        text = re.sub(r'"(PeerURL)" : .*\n', "", text)
+    text = re.sub(r'"RaftTerm" : \d+', '"RaftTerm" : N', text)
+    # The keys of a lease come in any order.
+    text = re.sub(r"attached keys\(\[([^]]*)\]\)",
+                  lambda keys: "keys(%s)" % sorted(keys[1].split()), text)
+    if line.startswith("lease timetolive") and '"Key"' in text:
+        text = "\n".join(sorted(text.splitlines()))
+    # The seconds that are left of a lease are one less on a slow machine.
+    text = re.sub(r"remaining\(\d{3,}s\)", "remaining(Ns)", text)
+    text = re.sub(r'"ttl": \d{3,}', '"ttl": N', text)
+    text = re.sub(r'"TTL" : \d{3,}', '"TTL" : N', text)
+    return text
+
+
+def error_lines(side, text):
+    """What a user is told; the log lines before it have times and addresses."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("{")]
+    return tidy_output(side, "endpoint", side.tidy("\n".join(lines)))
+
+
+class Comparison:
+    def __init__(self, version, binary, servers):
+        self.version = version
+        self.sides = [Side(server, binary) for server in servers]
+
+    def same(self, name, results, *details):
+        first, second = results
+        TAP.ok(first == second, "etcdctl %s: %s" % (self.version, name.split("\n")[0]),
+               *details, *("%s: %s" % (side.server.name, t4test.short(result))
+                           for side, result in zip(self.sides, results)))
+
+    def run(self, line):
+        """One command line on both servers."""
+        line, _, stdin = line.partition(" << ")
+        stdin = stdin.replace("\\n", "\n")
+        granted = None
+        words = line.split()
+        if words[0] == "grant":
+            granted = words[1]
+            line = "lease grant " + " ".join(words[2:])
+        processes = [side.begin(line, stdin=subprocess.PIPE) for side in self.sides]
+        results = []
+        for side, process in zip(self.sides, processes):
+            try:
+                out, error = process.communicate(stdin, timeout=SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, error = process.communicate()
+                error += "\nkilled after %d s" % SECONDS
+            if granted:
+                if "json" in line:
+                    side.leases[granted] = "%016x" % json.loads(out)["ID"]
+                else:
+                    side.leases[granted] = out.split()[1]
+            results.append((process.returncode, tidy_output(side, line, out),
+                            error_lines(side, error)))
+        self.same(line if not stdin else "%s << %r" % (line, stdin), results)
+
+    def lines(self, text):
+        # A quoted value may go over two lines: join what shlex cannot take alone.
+        line = ""
+        for part in text.strip("\n").split("\n"):
+            line = line + "\n" + part if line else part
+            try:
+                shlex.split(line.partition(" << ")[0])
+            except ValueError:
+                continue
+            self.run(line)
+            line = ""
+
+    # ---- commands that stay --------------------------------------------------------------------
+
+    def watch(self, line, writes, stdin=None):
+        """A watch with the writes that it is shown; all it prints up to the last of them."""
+        results = []
+        for side in self.sides:
+            with Following(side, line, stdin) as watch:
+                for write in writes:
+                    subprocess.run(side.command(write), stdout=subprocess.DEVNULL, check=True,
+                                   env=dict(os.environ, ETCDCTL_API="3"))
+                watch.until("the end")
+                results.append((side.tidy("\n".join(watch.lines)), watch.stop()))
+        self.same(line if not stdin else "%s << %r" % (line, stdin), results)
+
+    def watches(self):
+        side = self.sides[0]
+        out = subprocess.run(side.command("put w/1 first -w json"), stdout=subprocess.PIPE,
+                             text=True, env=dict(os.environ, ETCDCTL_API="3")).stdout
+        subprocess.run(self.sides[1].command("put w/1 first"), stdout=subprocess.DEVNULL,
+                       env=dict(os.environ, ETCDCTL_API="3"))
+        revision = json.loads(out)["header"]["revision"]
+        writes = ["put w/1 second", "put w/2 first", "del w/1", "put w0 not-shown",
+                  "del w/ --prefix", "put w/9 'the end'"]
+        flags_of = ["--prefix --rev=%d", "--prefix --prev-kv --rev=%d",
+                    "--prefix --rev=%d -w json", "--prefix --prev-kv --rev=%d -w fields"]
+        if not self.version.startswith("3.4."):
+            flags_of.append("--prefix --progress-notify --rev=%d")
+        for flags in flags_of:
+            self.watch("watch w/ " + flags % revision, writes)
+            writes = ["put w/9 'the end'"]
+        self.watch("watch w/1 w/5 --rev=%d" % revision, ["put w/4 'the end'"])
+        self.watch("watch -i", ["put w/7 'the end'"],
+                   "watch w/7 --rev=%d\n" % revision)
+        self.watch("watch w/9 --rev=%d -- sh -c 'env | grep ^ETCD_WATCH | sort; echo'" % revision,
+                   ["put w/9 'the end'"])
+
+    def compacted_watch(self):
+        self.run("watch a --rev=2")
+
+    def locks(self):
+        """Holders exclude each other: no increment is lost."""
+        results = []
+        for side in self.sides:
+            command = " ".join(shlex.quote(part) for part in side.command(""))
+            script = ("n=$(%s get counter --print-value-only); %s put counter $((n + 1)) "
+                      "> /dev/null; echo held" % (command, command))
+            running = [side.begin("lock l -- sh -c " + shlex.quote(script)) for _ in range(4)]
+            held = []
+            for process in running:
+                out, _ = process.communicate(timeout=60)
+                held.append((process.returncode, out))
+            counter = subprocess.run(side.command("get counter --print-value-only"),
+                                     stdout=subprocess.PIPE, text=True,
+                                     env=dict(os.environ, ETCDCTL_API="3")).stdout
+            results.append((held, counter))
+        self.same("lock: four holders one after the other", results)
+        TAP.equal(results[1][1], "4\n", "etcdctl %s: no increment under the lock is lost"
+                  % self.version)
+        results = []
+        for side in self.sides:
+            with Following(side, "lock l2") as first:
+                first.until("l2/")
+                key = first.lines[0]
+                with Following(side, "lock l2") as second:
+                    # The second one waits: its key is there, and it has printed nothing.
+                    wait_for(side, "get l2/ --prefix --keys-only",
+                             lambda out: out.count("l2/") == 2)
+                    waiting = list(second.lines)
+                    status = first.stop()
+                    second.until("l2/")
+                    results.append((bool(re.fullmatch("l2/[0-9a-f]+", key)), waiting, status,
+                                    second.lines[0] != key, second.stop()))
+            wait_for(side, "get l2/ --prefix --keys-only", lambda out: out == "")
+        self.same("lock: the second waits for the first", results)
+
+    def elections(self):
+        results = []
+        for side in self.sides:
+            with Following(side, "elect boss first") as leader:
+                leader.until("first")
+                with Following(side, "elect -l boss") as listener:
+                    listener.until("first")
+                    with Following(side, "elect boss second") as candidate:
+                        wait_for(side, "get boss/ --prefix --keys-only",
+                                 lambda out: out.count("boss/") == 2)
+                        waiting = list(candidate.lines)
+                        leader.stop()
+                        candidate.until("second")
+                        listener.until("second")
+                        results.append((waiting, strip_keys(listener.lines),
+                                        strip_keys(candidate.lines)))
+                        candidate.stop()
+                    listener.stop()
+        self.same("elect: a listener sees the leader and the next one", results)
+
+
+def strip_keys(lines):
+    return [re.sub("boss/[0-9a-f]+", "boss/KEY", line) for line in lines]
+
+
+def wait_for(side, line, good):
+    """Asks until the answer is as it should be; what was asked last at the deadline."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        out = subprocess.run(side.command(line), stdout=subprocess.PIPE, text=True,
+                             env=dict(os.environ, ETCDCTL_API="3")).stdout
+        if good(out):
+            return True
+        if time.monotonic() > deadline:
+            TAP.diag("%s: %s still says %r" % (side.server.name, line, out))
+            return False
+
+
+class Following:
+    """An etcdctl that runs until it is interrupted, with its output line by line."""
+
+    def __init__(self, side, line, stdin=None):
+        self.process = side.begin(line, stdin=subprocess.PIPE, start_new_session=True)
+        self.lines = []
+        self.queue = queue.Queue()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        if stdin:
+            self.process.stdin.write(stdin)
+            self.process.stdin.flush()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.queue.put(line.rstrip("\n"))
+        self.queue.put(None)
+
+    def until(self, text):
+        """Takes lines in until one contains the text; they stay in .lines."""
+        deadline = time.monotonic() + SECONDS
+        encoded = base64.b64encode(text.encode()).decode()
+        while not any(text in line or encoded in line for line in self.lines[-1:]):
+            try:
+                line = self.queue.get(timeout=max(deadline - time.monotonic(), 0))
+            except queue.Empty:
+                line = None
+            if line is None:
+                TAP.ok(False, "%s prints %r" % (" ".join(self.process.args[3:]), text),
+                       *self.lines, self.kill())
+                return
+            self.lines.append(line)
+
+    def kill(self):
+        self.process.kill()
+        return self.process.stderr.read()
+
+    def stop(self):
+        """Interrupts as a user's Ctrl-C does; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "killed"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()
+        self.reader.join(SECONDS)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            try:
+                stream.close()
+            except OSError:
+                pass
+
+
+def main():
+    binaries = t4test.etcdctl_binaries()
+    if not binaries:
+        TAP.skip_all("no etcdctl; install etcd-client")
+    if t4test.reference() is None:
+        TAP.skip_all("no etcd was built to compare with")
+    if t4test.subject() is None:
+        TAP.skip_all("no t4 in " + t4test.BUILD_DIR)
+    for version, binary in binaries:
+        with t4test.reference().start() as reference, t4test.subject().start() as subject:
+            comparison = Comparison(version, binary, [reference, subject])
+            comparison.lines(WRITES)
+            comparison.lines(READS)
+            if not version.startswith("3.4."):
+                comparison.lines(READS_36)
+            comparison.lines(DELETES)
+            comparison.lines(TXNS)
+            comparison.lines(LEASES)
+            comparison.lines(CLUSTER)
+            comparison.watches()
+            comparison.locks()
+            comparison.elections()
+            comparison.lines(COMPACTIONS)
+            comparison.compacted_watch()
+    TAP.done()
+
+
+main()

@@ -1,0 +1,379 @@
+/*
+ * grpc_bench.c - a load client for t4 and etcd, cheap enough to share a machine with what it
+ * measures: gRPC's C core, one completion queue, one thread, requests encoded by hand.
+ *
+ *   grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS IN_FLIGHT OPS
+ *              [KEY_BYTES [VALUE_BYTES [KEYS]]]
+ *
+ * Writes KEYS keys first when it is going to read them, then does OPS operations on keys drawn
+ * by a fixed seed, IN_FLIGHT at a time over all CONNECTIONS, and prints one line: operations
+ * per second, latency p50 and p99, errors and, with --server-pid, the CPU time that the server
+ * used per operation (all its threads, user and system).  Exit status 1 if a call failed.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <grpc/byte_buffer.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
+#include <grpc/slice.h>
+#include <grpc/support/alloc.h>
+
+#include "base/buffer.h"
+#include "base/memory.h"
+
+struct settings {
+    const char *endpoint;
+    bool put;
+    uint32_t connections, in_flight;
+    uint64_t ops;
+    uint32_t key_bytes, value_bytes;
+    uint64_t keys;
+    long server_pid; /* 0: not asked for */
+};
+
+/* One operation under way; reused for the next. */
+struct operation {
+    grpc_call *call;
+    grpc_byte_buffer *request, *response;
+    grpc_metadata_array initial, trailing;
+    grpc_status_code status;
+    grpc_slice details;
+    const char *error_text;
+    uint64_t began_ns;
+    uint32_t connection;
+};
+
+struct bench {
+    const struct settings *settings;
+    grpc_completion_queue *queue;
+    grpc_channel **channel;
+    void **range_method, **put_method; /* the core's handles, one per channel */
+    struct buffer message, value;
+    uint64_t random; /* state of the key generator */
+    uint64_t failed;
+    uint64_t *latency_ns; /* of each operation of the run */
+};
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* --- requests ----------------------------------------------------------------------------- */
+
+static void
+append_bytes_field(struct buffer *b, uint32_t field, const void *data, size_t n)
+{
+    buffer_append_varint(b, field << 3 | 2);
+    buffer_append_varint(b, n);
+    buffer_append(b, data, n);
+}
+
+/* The key's number in decimal, padded to its length with leading zeros: "k" + digits. */
+static void
+append_key_field(struct buffer *b, const struct settings *s, uint64_t number)
+{
+    char *key = mem_alloc(s->key_bytes + 1);
+
+    snprintf(key, s->key_bytes + 1, "k%0*" PRIu64, (int)s->key_bytes - 1, number);
+    append_bytes_field(b, 1, key, s->key_bytes);
+    mem_free(key);
+}
+
+static grpc_slice
+make_request(struct bench *b, bool put, uint64_t key)
+{
+    buffer_clear(&b->message);
+    append_key_field(&b->message, b->settings, key);
+    if (put)
+        append_bytes_field(&b->message, 2, b->value.data, b->value.len);
+    return grpc_slice_from_copied_buffer((const char *)b->message.data, b->message.len);
+}
+
+static void
+start_operation(struct bench *b, struct operation *o, bool put, uint64_t key)
+{
+    grpc_slice message = make_request(b, put, key);
+    gpr_timespec forever = gpr_inf_future(GPR_CLOCK_REALTIME);
+    void *method = put ? b->put_method[o->connection] : b->range_method[o->connection];
+    grpc_op ops[6];
+
+    o->request = grpc_raw_byte_buffer_create(&message, 1);
+    grpc_slice_unref(message);
+    o->response = NULL;
+    o->error_text = NULL;
+    grpc_metadata_array_init(&o->initial);
+    grpc_metadata_array_init(&o->trailing);
+    o->call = grpc_channel_create_registered_call(b->channel[o->connection], NULL,
+                                                  GRPC_PROPAGATE_DEFAULTS, b->queue, method,
+                                                  forever, NULL);
+    memset(ops, 0, sizeof ops);
+    ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[1].op = GRPC_OP_SEND_MESSAGE;
+    ops[1].data.send_message.send_message = o->request;
+    ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
+    ops[3].op = GRPC_OP_RECV_INITIAL_METADATA;
+    ops[3].data.recv_initial_metadata.recv_initial_metadata = &o->initial;
+    ops[4].op = GRPC_OP_RECV_MESSAGE;
+    ops[4].data.recv_message.recv_message = &o->response;
+    ops[5].op = GRPC_OP_RECV_STATUS_ON_CLIENT;
+    ops[5].data.recv_status_on_client.trailing_metadata = &o->trailing;
+    ops[5].data.recv_status_on_client.status = &o->status;
+    ops[5].data.recv_status_on_client.status_details = &o->details;
+    ops[5].data.recv_status_on_client.error_string = &o->error_text;
+    o->began_ns = now_ns();
+    grpc_call_start_batch(o->call, ops, 6, o, NULL);
+}
+
+static void
+finish_operation(struct bench *b, struct operation *o)
+{
+    if (o->status != GRPC_STATUS_OK && b->failed++ == 0)
+        fprintf(stderr, "grpc_bench: status %d: %.*s\n", o->status,
+                (int)GRPC_SLICE_LENGTH(o->details),
+                (const char *)GRPC_SLICE_START_PTR(o->details));
+    grpc_slice_unref(o->details);
+    gpr_free((void *)(uintptr_t)o->error_text);
+    grpc_metadata_array_destroy(&o->initial);
+    grpc_metadata_array_destroy(&o->trailing);
+    grpc_byte_buffer_destroy(o->request);
+    grpc_byte_buffer_destroy(o->response);
+    grpc_call_unref(o->call);
+}
+
+/* --- the run -------------------------------------------------------------------------------- */
+
+static uint64_t
+draw_key(struct bench *b)
+{
+    /* splitmix64 */
+    uint64_t z = b->random += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) % b->settings->keys;
+}
+
+/* Does n operations; in_order: keys 0, 1, 2, ... instead of drawn ones. */
+static void
+run(struct bench *b, bool put, uint64_t n, bool in_order)
+{
+    uint32_t width = b->settings->in_flight < n ? b->settings->in_flight : (uint32_t)n;
+    struct operation *operation = mem_zalloc(width * sizeof *operation);
+    uint64_t started = 0, ended = 0;
+
+    for (uint32_t i = 0; i < width; i++, started++) {
+        operation[i].connection = i % b->settings->connections;
+        start_operation(b, &operation[i], put, in_order ? started : draw_key(b));
+    }
+    while (ended < n) {
+        grpc_event e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
+                                                  NULL);
+        struct operation *o = e.tag;
+
+        if (b->latency_ns != NULL)
+            b->latency_ns[ended] = now_ns() - o->began_ns;
+        finish_operation(b, o);
+        ended++;
+        if (started < n) {
+            start_operation(b, o, put, in_order ? started : draw_key(b));
+            started++;
+        }
+    }
+    mem_free(operation);
+}
+
+static void
+connect_all(struct bench *b)
+{
+    uint32_t n = b->settings->connections;
+    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    grpc_arg list[3];
+    grpc_channel_args args = {3, list};
+
+    memset(list, 0, sizeof list);
+    list[0].type = list[1].type = list[2].type = GRPC_ARG_INTEGER;
+    list[0].key = (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL; /* own connections */
+    list[0].value.integer = 1;
+    list[1].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_RETRIES;
+    list[1].value.integer = 0;
+    list[2].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_HTTP_PROXY;
+    list[2].value.integer = 0;
+    b->channel = mem_zalloc(n * sizeof *b->channel);
+    b->range_method = mem_zalloc(n * sizeof *b->range_method);
+    b->put_method = mem_zalloc(n * sizeof *b->put_method);
+    for (uint32_t i = 0; i < n; i++) {
+        b->channel[i] = grpc_channel_create(b->settings->endpoint, credentials, &args);
+        b->range_method[i] = grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Range",
+                                                        NULL, NULL);
+        b->put_method[i] = grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Put",
+                                                      NULL, NULL);
+    }
+    grpc_channel_credentials_release(credentials);
+}
+
+static void
+disconnect_all(struct bench *b)
+{
+    grpc_event e;
+
+    for (uint32_t i = 0; i < b->settings->connections; i++)
+        grpc_channel_destroy(b->channel[i]);
+    grpc_completion_queue_shutdown(b->queue);
+    do
+        e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+    while (e.type != GRPC_QUEUE_SHUTDOWN);
+    grpc_completion_queue_destroy(b->queue);
+    mem_free(b->channel);
+    mem_free(b->range_method);
+    mem_free(b->put_method);
+}
+
+/* --- the server's CPU time -------------------------------------------------------------------- */
+
+/* First number of a file of /proc; 0 if there is none. */
+static uint64_t
+first_number(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    uint64_t n = 0;
+
+    if (f == NULL)
+        return 0;
+    if (fscanf(f, "%" SCNu64, &n) != 1)
+        n = 0;
+    fclose(f);
+    return n;
+}
+
+/* Nanoseconds on a CPU of all threads that the process has now. */
+static uint64_t
+cpu_ns(long pid)
+{
+    char path[64 + 256];
+    struct dirent *entry;
+    uint64_t sum = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    dir = opendir(path);
+    if (dir == NULL) {
+        fprintf(stderr, "grpc_bench: there is no process %ld\n", pid);
+        exit(2);
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/proc/%ld/task/%s/schedstat", pid, entry->d_name);
+        sum += first_number(path);
+    }
+    closedir(dir);
+    return sum;
+}
+
+/* --- main -------------------------------------------------------------------------------------- */
+
+static int
+by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static int
+measure(const struct settings *s)
+{
+    struct bench b = {.settings = s, .random = 1};
+    uint64_t began, ended, cpu = 0;
+
+    grpc_init();
+    b.queue = grpc_completion_queue_create_for_next(NULL);
+    memset(buffer_reserve(&b.value, s->value_bytes + 1), 'v', s->value_bytes);
+    b.value.len = s->value_bytes;
+    connect_all(&b);
+    if (!s->put)
+        run(&b, true, s->keys, true);
+    run(&b, s->put, 10 * s->connections, false); /* every connection is up and warm */
+
+    b.latency_ns = mem_alloc(s->ops * sizeof *b.latency_ns);
+    if (s->server_pid != 0)
+        cpu = cpu_ns(s->server_pid);
+    began = now_ns();
+    run(&b, s->put, s->ops, false);
+    ended = now_ns();
+    if (s->server_pid != 0)
+        cpu = cpu_ns(s->server_pid) - cpu;
+
+    qsort(b.latency_ns, s->ops, sizeof *b.latency_ns, by_size);
+    printf("%s connections=%u in_flight=%u ops=%" PRIu64 " ops_per_s=%.0f p50_us=%.0f "
+           "p99_us=%.0f failed=%" PRIu64,
+           s->put ? "put" : "get", s->connections, s->in_flight, s->ops,
+           (double)s->ops * 1e9 / (double)(ended - began),
+           (double)b.latency_ns[s->ops / 2] / 1e3,
+           (double)b.latency_ns[s->ops - 1 - s->ops / 100] / 1e3, b.failed);
+    if (s->server_pid != 0)
+        printf(" server_cpu_us_per_op=%.2f", (double)cpu / 1e3 / (double)s->ops);
+    printf("\n");
+    mem_free(b.latency_ns);
+    disconnect_all(&b);
+    buffer_free(&b.message);
+    buffer_free(&b.value);
+    grpc_shutdown_blocking();
+    return b.failed > 0;
+}
+
+static uint64_t
+number(const char *name, const char *text, uint64_t least, uint64_t most)
+{
+    char *end;
+    uint64_t n = strtoull(text, &end, 10);
+
+    if (*text < '0' || *text > '9' || *end != 0 || n < least || n > most) {
+        fprintf(stderr, "grpc_bench: %s must be a number from %" PRIu64 " to %" PRIu64
+                        ", not \"%s\"\n",
+                name, least, most, text);
+        exit(2);
+    }
+    return n;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct settings s = {.key_bytes = 64, .value_bytes = 256, .keys = 10000};
+
+    if (argc > 2 && strcmp(argv[1], "--server-pid") == 0) {
+        s.server_pid = (long)number("PID", argv[2], 1, INT32_MAX);
+        argc -= 2;
+        argv += 2;
+    }
+    if (argc < 6 || argc > 9 || (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0)) {
+        fprintf(stderr, "usage: grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS "
+                        "IN_FLIGHT OPS\n                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
+        return 2;
+    }
+    s.endpoint = argv[1];
+    s.put = strcmp(argv[2], "put") == 0;
+    s.connections = (uint32_t)number("CONNECTIONS", argv[3], 1, 10000);
+    s.in_flight = (uint32_t)number("IN_FLIGHT", argv[4], 1, 100000);
+    s.ops = number("OPS", argv[5], 1, 1000000000);
+    if (argc > 6)
+        s.key_bytes = (uint32_t)number("KEY_BYTES", argv[6], 12, 16384);
+    if (argc > 7)
+        s.value_bytes = (uint32_t)number("VALUE_BYTES", argv[7], 0, 1500000);
+    if (argc > 8)
+        s.keys = number("KEYS", argv[8], 1, 10000000000);
+    return measure(&s);
+}

@@ -1,0 +1,75 @@
+/*
+ * grpc.h - the etcd v3 API over gRPC: one server on one node.
+ *
+ * The only header of this folder for others.  README.md has the picture: threads, the life of
+ * a call and of a stream, what bounds what.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef API_GRPC_GRPC_H
+#define API_GRPC_GRPC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct grpc_api;
+struct node;
+
+struct grpc_api_options {
+    struct node *node;         /* stays the caller's; outlives the API */
+    const char *const *listen; /* "127.0.0.1:3379", "[::1]:0", "unix:/path"; port 0: any */
+    size_t n_listen;           /* at least 1 */
+    uint32_t threads;          /* polling threads, each with a completion queue; 1 to 64 */
+
+    uint32_t max_request_bytes; /* of a write, as etcd counts it */
+    uint32_t max_txn_ops;       /* of one list of a transaction */
+
+    /* HTTP/2 keepalive; what etcd's --grpc-keepalive-* flags set */
+    uint64_t keepalive_min_time_ns; /* a client that pings more often is cut off */
+    uint64_t keepalive_interval_ns; /* the server pings a silent connection; 0: never */
+    uint64_t keepalive_timeout_ns;  /* and closes it when no answer came by then */
+    bool permit_without_stream;     /* clients may ping without an open stream */
+
+    /* Bounds over all connections; beyond them a call gets "too many requests" */
+    uint32_t max_calls;          /* unary calls at work */
+    uint32_t max_streams;        /* open watch and keepalive streams */
+    uint32_t max_worker_jobs;    /* long reads that wait for a worker or have one */
+    uint64_t max_response_bytes; /* of responses that clients have not taken yet */
+};
+
+/* Fills in the defaults (etcd's where etcd has one); node and listen are left to the caller. */
+void grpc_api_options_default(struct grpc_api_options *o);
+
+/*
+ * Binds all addresses and serves.  Errors name the address and the way out: BUSY (the port
+ * is taken), INVALID (not an address of this machine, or not an address), DENIED (privileged
+ * port), IO.
+ */
+t4_status grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
+                         struct error *error);
+
+/*
+ * The i-th listen address as bound: a port 0 has become the real one.  NULL past the last.
+ * Valid as long as the API.  Any thread.
+ */
+const char *grpc_api_address(const struct grpc_api *api, size_t i);
+
+/*
+ * Polite stop: no new connections and calls; open streams end with "etcdserver: server
+ * stopped" (14); running calls have grace_ns to finish, then they are cancelled.  Returns when
+ * all clients are gone or the time is over; requests that are with the node may still be
+ * there.  Afterwards node_stop() answers those, then grpc_api_free() takes the rest down.
+ * One thread, not a polling one.
+ */
+void grpc_api_stop(struct grpc_api *api, uint64_t grace_ns);
+
+/*
+ * Waits for the last request that the node or a worker holds, then frees everything.  After
+ * grpc_api_stop() (else it stops without grace) and before node_close().
+ */
+void grpc_api_free(struct grpc_api *api);
+
+#endif

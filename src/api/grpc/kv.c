@@ -1,0 +1,209 @@
+/*
+ * kv.c - the KV and Lease calls: from the unpacked message to the node.
+ *
+ * Each handler makes the transport-free request, validates it in etcd's order, and either
+ * reads at once (short reads on the polling thread, long ones on a worker) or submits it to
+ * the node, whose callback answers from whatever thread committed it.
+ *
+ * Threads: handlers run on a polling thread and do not block; done() and jobs on any.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "api/grpc/grpc_int.h"
+#include "base/memory.h"
+#include "pb/etcd/rpc.pb-c.h"
+#include "txn/txn.h"
+
+static void
+refuse(struct call *c, enum etcd_error error)
+{
+    call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
+}
+
+/* --- what goes through the node's queue --------------------------------------------------- */
+
+static void
+on_done(struct node_request *r)
+{
+    struct call *c = container_of(r, struct call, node);
+
+    call_reply(c, r->error, &r->response);
+}
+
+/*
+ * What etcd's limit is compared with is the proposal it would send to its log: the request
+ * as a field of InternalRaftRequest (a tag of one byte and the length) behind a header with
+ * the request's id, 14 bytes in all.
+ */
+static size_t
+proposal_bytes(uint32_t message_bytes)
+{
+    return 14 + 1 + varint_size(message_bytes) + message_bytes;
+}
+
+static void
+submit(struct call *c, enum node_op op)
+{
+    struct grpc_api *api = c->queue->api;
+
+    if (c->method->write && proposal_bytes(c->message_bytes) > api->options.max_request_bytes) {
+        refuse(c, ETCD_REQUEST_TOO_LARGE);
+        return;
+    }
+    c->node.op = op;
+    c->node.bytes = c->message_bytes;
+    c->node.done = on_done;
+    c->node.error = ETCD_OK;
+    chain_init(&c->node.response);
+    node_submit(api->node, &c->node);
+}
+
+/* --- reads ---------------------------------------------------------------------------------- */
+
+static void
+range_on_worker(struct job *job)
+{
+    struct call *c = call_of_job(job);
+    struct chain out;
+    bool too_long;
+    enum etcd_error e;
+
+    chain_init(&out);
+    e = node_range(c->queue->api->node, &c->range, 0, &too_long, &out);
+    call_reply(c, e, &out);
+}
+
+void
+kv_range(struct call *c, const ProtobufCMessage *m)
+{
+    struct chain out;
+    bool too_long = false;
+    enum etcd_error e;
+
+    decode_range(m, &c->range);
+    e = txn_validate_range(&c->range);
+    if (e != ETCD_OK) {
+        refuse(c, e);
+        return;
+    }
+    chain_init(&out);
+    e = node_range(c->queue->api->node, &c->range, INLINE_KEYS, &too_long, &out);
+    if (too_long) {
+        chain_free(&out);
+        call_on_worker(c, range_on_worker);
+        return;
+    }
+    call_reply(c, e, &out);
+}
+
+static void
+read_txn(struct call *c)
+{
+    struct chain out;
+    enum etcd_error e;
+
+    chain_init(&out);
+    e = node_txn_read_only(c->queue->api->node, &c->node.txn, &out);
+    call_reply(c, e, &out);
+}
+
+static void
+read_txn_on_worker(struct job *job)
+{
+    read_txn(call_of_job(job));
+}
+
+/* --- KV --------------------------------------------------------------------------------------- */
+
+void
+kv_put(struct call *c, const ProtobufCMessage *m)
+{
+    enum etcd_error e;
+
+    decode_put(m, &c->node.put);
+    e = txn_validate_put(&c->node.put);
+    if (e != ETCD_OK)
+        refuse(c, e);
+    else
+        submit(c, NODE_PUT);
+}
+
+void
+kv_delete_range(struct call *c, const ProtobufCMessage *m)
+{
+    enum etcd_error e;
+
+    decode_delete_range(m, &c->node.delete_range);
+    e = txn_validate_delete_range(&c->node.delete_range);
+    if (e != ETCD_OK)
+        refuse(c, e);
+    else
+        submit(c, NODE_DELETE_RANGE);
+}
+
+void
+kv_txn(struct call *c, const ProtobufCMessage *m)
+{
+    struct txn_request *txn = &c->node.txn;
+    enum etcd_error e;
+
+    decode_txn(m, &c->arena, txn);
+    e = txn_validate_txn(txn, c->queue->api->options.max_txn_ops);
+    if (e != ETCD_OK)
+        refuse(c, e);
+    else if (!txn_is_read_only(txn))
+        submit(c, NODE_TXN);
+    else if (txn_is_heavy(txn))
+        call_on_worker(c, read_txn_on_worker);
+    else
+        read_txn(c);
+}
+
+void
+kv_compact(struct call *c, const ProtobufCMessage *message)
+{
+    const Etcdserverpb__CompactionRequest *m = (const void *)message;
+
+    c->node.compact.revision = m->revision;
+    c->node.compact.physical = m->physical;
+    submit(c, NODE_COMPACT);
+}
+
+/* --- Lease ------------------------------------------------------------------------------------ */
+
+void
+lease_grant(struct call *c, const ProtobufCMessage *message)
+{
+    const Etcdserverpb__LeaseGrantRequest *m = (const void *)message;
+
+    c->node.lease_grant.id = m->id;
+    c->node.lease_grant.ttl = m->ttl;
+    submit(c, NODE_LEASE_GRANT);
+}
+
+void
+lease_revoke(struct call *c, const ProtobufCMessage *message)
+{
+    const Etcdserverpb__LeaseRevokeRequest *m = (const void *)message;
+
+    c->node.lease.id = m->id;
+    c->node.lease.keys = false;
+    submit(c, NODE_LEASE_REVOKE);
+}
+
+void
+lease_time_to_live(struct call *c, const ProtobufCMessage *message)
+{
+    const Etcdserverpb__LeaseTimeToLiveRequest *m = (const void *)message;
+
+    c->node.lease.id = m->id;
+    c->node.lease.keys = m->keys;
+    submit(c, NODE_LEASE_TIME_TO_LIVE);
+}
+
+void
+lease_leases(struct call *c, const ProtobufCMessage *m)
+{
+    (void)m;
+    submit(c, NODE_LEASE_LEASES);
+}

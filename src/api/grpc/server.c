@@ -1,0 +1,573 @@
+/*
+ * server.c - the gRPC server's life: listeners, polling threads, the polite stop.
+ *
+ * Each queue is one completion queue of the core and one thread that polls it; what the
+ * handlers of one queue share (slots, spare calls, counts) belongs to that thread.  An answer
+ * may be started by any thread; its event comes to the queue of its call.
+ *
+ * The core has no way to put an event of our own into a queue (its C interface has no
+ * alarms), and none is needed: a stop is told by the events it causes.  Order of a stop:
+ * streams get their status; the core is shut (no new connections, empty slots come back,
+ * GOAWAY); after the grace time it cancels what still runs; when it has let go of everything,
+ * every slot, call and stream is gone, and only then the queues are shut and joined.
+ *
+ * Entry points: grpc_api_*() (grpc.h), api_add_stream(), api_remove_stream(),
+ * queue_*_gone().
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <grpc/grpc_security.h>
+#include <grpc/support/log.h>
+
+#include "api/grpc/grpc_int.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#define MILLISECOND 1000000u
+#define SECOND (1000u * (uint64_t)MILLISECOND)
+
+/* The core refuses larger messages before it buffers them; smaller ones get our own words. */
+#define CORE_RECEIVE_MIN (4u << 20)
+#define CORE_RECEIVE_EXTRA (2u << 20)
+#define METADATA_BYTES 65536
+#define UNKNOWN_SLOTS 8
+
+void
+grpc_api_options_default(struct grpc_api_options *o)
+{
+    *o = (struct grpc_api_options){
+        .threads = 1,
+        .max_request_bytes = 1572864,
+        .max_txn_ops = 128,
+        .keepalive_min_time_ns = 5 * SECOND,
+        .keepalive_interval_ns = 7200 * SECOND,
+        .keepalive_timeout_ns = 20 * SECOND,
+        .permit_without_stream = true,
+        .max_calls = 65536,
+        .max_streams = 65536,
+        .max_worker_jobs = 1024,
+        .max_response_bytes = (uint64_t)1 << 30,
+    };
+}
+
+/* --- the core's log ------------------------------------------------------------------------- */
+
+/* Lines of the core are about single connections: none of them is an error of the server. */
+static void
+core_log(gpr_log_func_args *line)
+{
+    if (line->severity == GPR_LOG_SEVERITY_ERROR)
+        LOG_WARN("gRPC library", "text", line->message, NULL);
+    else
+        LOG_DEBUG("gRPC library", "text", line->message, NULL);
+}
+
+/* --- addresses ------------------------------------------------------------------------------ */
+
+static bool
+is_unix(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 || strncmp(address, "unix-abstract:", 14) == 0;
+}
+
+/* Splits "host:port" and "[host]:port"; false: not of that form.  *host is freed. */
+static bool
+split_address(const char *address, char **host, unsigned *port)
+{
+    const char *colon = strrchr(address, ':'), *start = address, *end = colon;
+    char *rest;
+    unsigned long n;
+
+    if (colon == NULL || colon[1] < '0' || colon[1] > '9')
+        return false;
+    n = strtoul(colon + 1, &rest, 10);
+    if (*rest != 0 || n > 65535)
+        return false;
+    if (*start == '[') {
+        start++;
+        if (end[-1] != ']')
+            return false;
+        end--;
+    } else if (memchr(start, ':', (size_t)(end - start)) != NULL) {
+        return false; /* an IPv6 address without brackets */
+    }
+    *host = mem_strdup(start);
+    (*host)[end - start] = 0;
+    *port = (unsigned)n;
+    return true;
+}
+
+static t4_status
+bind_error(const char *address, int reason, struct error *error)
+{
+    t4_status status = T4_E_IO;
+    const char *hint = "";
+
+    switch (reason) {
+    case EADDRINUSE:
+        status = T4_E_BUSY;
+        hint = "another program listens there: stop it, or choose another address or port";
+        break;
+    case EADDRNOTAVAIL:
+        status = T4_E_INVALID;
+        hint = "this is not an address of this machine: choose one of its own, or 127.0.0.1";
+        break;
+    case EACCES:
+        status = T4_E_DENIED;
+        hint = "ports below 1024 need a privilege: choose a higher one";
+        break;
+    default: break;
+    }
+    error_set(error, status, "cannot listen on %s: %s", address, strerror(reason));
+    if (*hint != 0)
+        error_hint(error, "%s", hint);
+    return status;
+}
+
+/* 0, or the errno that says why nobody can listen there. */
+static int
+try_bind(const struct addrinfo *a)
+{
+    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, reason = 0;
+
+    if (fd < 0)
+        return errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0)
+        reason = errno;
+    close(fd);
+    return reason;
+}
+
+/*
+ * The core says only in its log why it cannot bind; a socket of our own finds it out.  A name
+ * may have several addresses: one that can be bound is enough, one that is taken is an error.
+ */
+static t4_status
+probe_address(const char *address, struct error *error)
+{
+    struct addrinfo hints, *list, *a;
+    unsigned port;
+    char *host, service[16];
+    int reason, last = EADDRNOTAVAIL;
+    bool good = false, taken = false;
+
+    if (is_unix(address))
+        return T4_OK;
+    if (!split_address(address, &host, &port)) {
+        error_set(error, T4_E_INVALID, "cannot listen on \"%s\": not an address", address);
+        return error_hint(error, "write HOST:PORT with a port of 0 to 65535, for example "
+                                 "127.0.0.1:3379 or [::1]:3379");
+    }
+    memset(&hints, 0, sizeof hints);
+    hints.ai_flags = AI_PASSIVE;
+    hints.ai_socktype = SOCK_STREAM;
+    snprintf(service, sizeof service, "%u", port);
+    reason = getaddrinfo(*host != 0 ? host : NULL, service, &hints, &list);
+    mem_free(host);
+    if (reason != 0) {
+        error_set(error, T4_E_INVALID, "cannot listen on %s: %s", address, gai_strerror(reason));
+        return error_hint(error, "check the host's name");
+    }
+    for (a = list; a != NULL; a = a->ai_next) {
+        reason = try_bind(a);
+        good = good || reason == 0;
+        taken = taken || reason == EADDRINUSE;
+        if (reason != 0)
+            last = reason;
+    }
+    freeaddrinfo(list);
+    if (taken)
+        return bind_error(address, EADDRINUSE, error);
+    return good ? T4_OK : bind_error(address, last, error);
+}
+
+/* Binds one address; its port is then known. */
+static t4_status
+listen_on(struct grpc_api *api, const char *address, grpc_server_credentials *credentials,
+          struct error *error)
+{
+    t4_status status = probe_address(address, error);
+    char text[300];
+    int port;
+
+    if (status != T4_OK)
+        return status;
+    port = grpc_server_add_http2_port(api->core, address, credentials);
+    if (port == 0) {
+        error_set(error, T4_E_IO, "cannot listen on %s", address);
+        return error_hint(error, "the reason stands in the log above");
+    }
+    if (is_unix(address))
+        snprintf(text, sizeof text, "%s", address);
+    else
+        snprintf(text, sizeof text, "%.*s:%d", (int)(strrchr(address, ':') - address), address,
+                 port);
+    api->address[api->n_address++] = mem_strdup(text);
+    return T4_OK;
+}
+
+const char *
+grpc_api_address(const struct grpc_api *api, size_t i)
+{
+    return i < api->n_address ? api->address[i] : NULL;
+}
+
+/* --- queues --------------------------------------------------------------------------------- */
+
+static void *
+poll_main(void *arg)
+{
+    struct queue *q = arg;
+
+    for (;;) {
+        grpc_event e = grpc_completion_queue_next(q->core, gpr_inf_future(GPR_CLOCK_REALTIME),
+                                                  NULL);
+
+        if (e.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        if (e.type == GRPC_OP_COMPLETE) {
+            struct tag *tag = e.tag;
+
+            TAG_ARRIVED(tag);
+            tag->run(tag, e.success != 0);
+        }
+    }
+}
+
+static void
+tell(struct queue *q, bool *what)
+{
+    mutex_lock(&q->api->lock);
+    *what = true;
+    condition_broadcast(&q->api->changed);
+    mutex_unlock(&q->api->lock);
+}
+
+void
+queue_slot_gone(struct queue *q)
+{
+    if (--q->n_slots > 0)
+        return;
+    tell(q, &q->drained);
+    if (q->n_calls == 0)
+        tell(q, &q->idle);
+}
+
+void
+queue_call_gone(struct queue *q)
+{
+    if (--q->n_calls == 0 && q->n_slots == 0)
+        tell(q, &q->idle);
+}
+
+static void
+post_slots(struct queue *q)
+{
+    for (uint32_t m = 0; m < n_methods; m++) {
+        for (uint32_t i = 0; i < methods[m].slots; i++) {
+            if (methods[m].kind != NULL)
+                stream_post(q, &methods[m]);
+            else
+                call_post(q, &methods[m]);
+        }
+    }
+    for (uint32_t i = 0; i < UNKNOWN_SLOTS; i++)
+        unknown_post(q);
+}
+
+/* --- streams -------------------------------------------------------------------------------- */
+
+enum etcd_error
+api_add_stream(struct grpc_api *api, struct stream *s)
+{
+    enum etcd_error error = ETCD_OK;
+
+    mutex_lock(&api->lock);
+    if (api->stopping)
+        error = ETCD_STOPPED;
+    else if (api->n_streams >= api->options.max_streams)
+        error = ETCD_TOO_MANY_REQUESTS;
+    s->previous = NULL;
+    s->next = api->streams;
+    if (s->next != NULL)
+        s->next->previous = s;
+    api->streams = s;
+    api->n_streams++;
+    mutex_unlock(&api->lock);
+    return error;
+}
+
+void
+api_remove_stream(struct grpc_api *api, struct stream *s)
+{
+    mutex_lock(&api->lock);
+    if (s->previous != NULL)
+        s->previous->next = s->next;
+    else
+        api->streams = s->next;
+    if (s->next != NULL)
+        s->next->previous = s->previous;
+    grpc_metadata_array_destroy(&s->metadata);
+    mutex_destroy(&s->lock);
+    mem_free(s);
+    if (--api->n_streams == 0)
+        condition_broadcast(&api->changed);
+    mutex_unlock(&api->lock);
+}
+
+/* A reference for whoever found the stream on the list; false: it is being released. */
+static bool
+try_ref(struct stream *s)
+{
+    bool alive;
+
+    mutex_lock(&s->lock);
+    alive = s->references > 0;
+    if (alive)
+        s->references++;
+    mutex_unlock(&s->lock);
+    return alive;
+}
+
+static void
+end_streams(struct grpc_api *api)
+{
+    struct stream **found;
+    uint32_t n = 0;
+
+    mutex_lock(&api->lock);
+    api->stopping = true; /* streams that open from now on end by themselves */
+    found = mem_alloc((api->n_streams + 1) * sizeof *found);
+    for (struct stream *s = api->streams; s != NULL; s = s->next)
+        if (try_ref(s))
+            found[n++] = s;
+    mutex_unlock(&api->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        stream_fail(found[i], ETCD_STOPPED);
+        stream_unref(found[i]);
+    }
+    mem_free(found);
+}
+
+/* --- start ---------------------------------------------------------------------------------- */
+
+static int
+milliseconds(uint64_t ns)
+{
+    uint64_t ms = ns / MILLISECOND;
+
+    return ms < 1 ? 1 : ms > INT32_MAX ? INT32_MAX : (int)ms;
+}
+
+static int
+core_receive_limit(uint32_t max_request_bytes)
+{
+    uint64_t n = (uint64_t)max_request_bytes + CORE_RECEIVE_EXTRA;
+
+    return n < CORE_RECEIVE_MIN ? (int)CORE_RECEIVE_MIN : n > INT32_MAX ? INT32_MAX : (int)n;
+}
+
+static grpc_arg
+integer(const char *key, int value)
+{
+    grpc_arg a;
+
+    memset(&a, 0, sizeof a);
+    a.type = GRPC_ARG_INTEGER;
+    a.key = (char *)(uintptr_t)key; /* the core only reads it */
+    a.value.integer = value;
+    return a;
+}
+
+static grpc_server *
+create_core(const struct grpc_api_options *o)
+{
+    grpc_arg list[] = {
+        integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        integer(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+        integer(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a second server must not share the port */
+        integer(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
+        integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, core_receive_limit(o->max_request_bytes)),
+        integer(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                milliseconds(o->keepalive_min_time_ns)),
+        integer(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, o->permit_without_stream),
+        integer(GRPC_ARG_KEEPALIVE_TIME_MS,
+                o->keepalive_interval_ns == 0 ? INT32_MAX
+                                              : milliseconds(o->keepalive_interval_ns)),
+        integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(o->keepalive_timeout_ns)),
+    };
+    grpc_channel_args args = {sizeof list / sizeof list[0], list};
+
+    return grpc_server_create(&args, NULL);
+}
+
+static void
+on_shut(struct tag *tag, bool ok)
+{
+    struct grpc_api *api = container_of(tag, struct grpc_api, on_shut);
+
+    (void)ok;
+    mutex_lock(&api->lock);
+    api->shut = true;
+    condition_broadcast(&api->changed);
+    mutex_unlock(&api->lock);
+}
+
+/* Frees what grpc_api_start() made; the core is shut, or has never had a listener. */
+static void
+destroy(struct grpc_api *api)
+{
+    for (uint32_t i = 0; i < api->n_queues; i++) {
+        grpc_completion_queue_shutdown(api->queues[i].core);
+        poll_main(&api->queues[i]); /* drains; returns at once when its thread did it */
+        call_free_spares(&api->queues[i]);
+    }
+    grpc_server_destroy(api->core);
+    for (uint32_t i = 0; i < api->n_queues; i++)
+        grpc_completion_queue_destroy(api->queues[i].core);
+    grpc_shutdown_blocking();
+    for (size_t i = 0; i < api->n_address; i++)
+        mem_free(api->address[i]);
+    mem_free(api->address);
+    mem_free(api->queues);
+    condition_destroy(&api->changed);
+    mutex_destroy(&api->lock);
+    mem_free(api);
+}
+
+t4_status
+grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out, struct error *error)
+{
+    struct grpc_api *api = mem_zalloc(sizeof *api);
+    grpc_server_credentials *credentials;
+    t4_status status = T4_OK;
+
+    gpr_set_log_function(core_log);
+    grpc_init();
+    gpr_set_log_verbosity(log_enabled(LOG_LEVEL_DEBUG) ? GPR_LOG_SEVERITY_INFO
+                                                       : GPR_LOG_SEVERITY_ERROR);
+    api->options = *o;
+    api->options.listen = NULL;
+    api->node = o->node;
+    api->metrics = node_metrics(o->node);
+    api->on_shut.run = on_shut;
+    mutex_init(&api->lock);
+    condition_init(&api->changed);
+    api->n_queues = o->threads < 1 ? 1 : o->threads > 64 ? 64 : o->threads;
+    api->queues = mem_zalloc(api->n_queues * sizeof *api->queues);
+    api->address = mem_zalloc((o->n_listen + 1) * sizeof *api->address);
+    api->core = create_core(o);
+    for (uint32_t i = 0; i < api->n_queues; i++) {
+        api->queues[i].api = api;
+        api->queues[i].core = grpc_completion_queue_create_for_next(NULL);
+        grpc_server_register_completion_queue(api->core, api->queues[i].core, NULL);
+    }
+    for (uint32_t i = 0; i < n_methods; i++)
+        api->registered[i] = grpc_server_register_method(
+            api->core, methods[i].path, NULL,
+            methods[i].kind != NULL ? GRPC_SRM_PAYLOAD_NONE
+                                    : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+            0);
+    credentials = grpc_insecure_server_credentials_create();
+    for (size_t i = 0; i < o->n_listen && status == T4_OK; i++)
+        status = listen_on(api, o->listen[i], credentials, error);
+    grpc_server_credentials_release(credentials);
+    if (status != T4_OK)
+        goto fail_listen;
+
+    grpc_server_start(api->core);
+    for (uint32_t i = 0; i < api->n_queues; i++) {
+        post_slots(&api->queues[i]);
+        thread_start(&api->queues[i].thread, "t4-grpc", poll_main, &api->queues[i]);
+    }
+    *out = api;
+    return T4_OK;
+
+fail_listen:
+    /* No thread polls yet: destroy() runs the event of the shutdown. */
+    grpc_server_shutdown_and_notify(api->core, api->queues[0].core, &api->on_shut);
+    destroy(api);
+    return status;
+}
+
+/* --- stop ----------------------------------------------------------------------------------- */
+
+static uint64_t
+monotonic_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+static bool
+drained(const struct grpc_api *api)
+{
+    for (uint32_t i = 0; i < api->n_queues; i++)
+        if (!api->queues[i].drained)
+            return false;
+    return true;
+}
+
+void
+grpc_api_stop(struct grpc_api *api, uint64_t grace_ns)
+{
+    uint64_t at = monotonic_ns(), end = at + grace_ns;
+    bool shut;
+
+    end_streams(api);
+    grpc_server_shutdown_and_notify(api->core, api->queues[0].core, &api->on_shut);
+    mutex_lock(&api->lock);
+    for (; !api->shut && at < end; at = monotonic_ns())
+        condition_wait_for(&api->changed, &api->lock, end - at);
+    shut = api->shut;
+    mutex_unlock(&api->lock);
+    if (!shut)
+        grpc_server_cancel_all_calls(api->core);
+    /* Handlers do not block: soon no thread of ours is in the node, and none will be. */
+    mutex_lock(&api->lock);
+    while (!drained(api))
+        condition_wait(&api->changed, &api->lock);
+    mutex_unlock(&api->lock);
+}
+
+static bool
+quiet(const struct grpc_api *api)
+{
+    for (uint32_t i = 0; i < api->n_queues; i++)
+        if (!api->queues[i].idle)
+            return false;
+    return api->shut && api->n_streams == 0;
+}
+
+void
+grpc_api_free(struct grpc_api *api)
+{
+    bool stopped;
+
+    mutex_lock(&api->lock);
+    stopped = api->stopping;
+    mutex_unlock(&api->lock);
+    if (!stopped)
+        grpc_api_stop(api, 0);
+    mutex_lock(&api->lock);
+    while (!quiet(api))
+        condition_wait(&api->changed, &api->lock);
+    mutex_unlock(&api->lock);
+    for (uint32_t i = 0; i < api->n_queues; i++)
+        grpc_completion_queue_shutdown(api->queues[i].core);
+    for (uint32_t i = 0; i < api->n_queues; i++)
+        thread_join(&api->queues[i].thread);
+    destroy(api);
+}

@@ -1,0 +1,325 @@
+/*
+ * option_table.c - the flags of `t4 run`, each once, and the texts made of them.
+ *
+ * A flag is added here and nowhere else; sql-like-docs/ref/t4-run.md must then say so, too
+ * (a test compares them).  Also the flags of etcd, and of later versions of t4, that are
+ * refused with a reason rather than as unknown.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "server/options.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define NS_PER_S INT64_C(1000000000)
+#define AT(member) offsetof(struct run_options, member)
+
+const char *const option_group_title[GROUP_COUNT] = {
+    "Data", "Clients", "Limits", "Keepalive of connections", "Operation",
+};
+
+const struct option_row option_table[] = {
+    {"data-dir", OPTION_TEXT, GROUP_DATA, AT(data_dir), "DIR", "/var/lib/t4", 0, 0,
+     "a path of 1 to 3900 bytes",
+     "Directory of the log, the storage engine and the server's identity; made if "
+     "need be. One server at a time uses it."},
+    {"storage-engine", OPTION_TEXT, GROUP_DATA, AT(storage_engine), "NAME", "lmdb", 0, 0,
+     "lmdb, memory, or the name of a plugin with a storage engine",
+     "Engine that holds what the log says, as a cache; memory is built in and "
+     "refilled from the log at each start."},
+    {"plugin-dir", OPTION_TEXT, GROUP_DATA, AT(plugin_dir), "DIR", NULL, 0, 0,
+     "a path of 1 to 3900 bytes",
+     "Folder of the plugins' files. Default: plugins beside the program if it is "
+     "there, else the installed folder."},
+    {"plugin-option", OPTION_SETTINGS, GROUP_DATA, 0, "PLUGIN.NAME=VALUE", NULL, 0, 0,
+     "PLUGIN.NAME=VALUE, such as lmdb.map_size=64GB",
+     "Setting of the storage engine's plugin; may be repeated. In the variable, "
+     "commas separate several. Default: none."},
+    {"segment-max-size-mb", OPTION_INT, GROUP_DATA, AT(segment_max_size_mb), "N", "16", 1,
+     1024, NULL,
+     "Size of a segment of the log in MiB; segments are filled with zeros ahead of "
+     "need."},
+    {"segment-max-age-sec", OPTION_INT, GROUP_DATA, AT(segment_max_age_sec), "SECONDS",
+     "0", 0, 31536000, NULL,
+     "Age at which a segment is closed although it is not full; 0: never."},
+    {"moved", OPTION_BOOL, GROUP_DATA, AT(moved), NULL, "false", 0, 1, NULL,
+     "Says that the data directory was moved here and the original is gone. Without "
+     "it a copied directory is refused."},
+
+    {"listen", OPTION_TEXT, GROUP_CLIENTS, AT(listen_text), "ADDRESS[,ADDRESS...]",
+     "127.0.0.1:3379", 0, 0, "up to 16 of host:port, [IPv6]:port, unix:/path",
+     "Where clients connect. An empty host means 0.0.0.0. There is neither TLS nor "
+     "authentication: whoever reaches the address may do everything."},
+    {"advertise-client-urls", OPTION_TEXT, GROUP_CLIENTS, AT(advertise_client_urls),
+     "URL[,URL...]", NULL, 0, 0, "http://host:port, https://host:port or unix://path",
+     "URLs that clients are told in the list of members. Default: made of --listen; "
+     "0.0.0.0 and [::] become the host's name."},
+    {"node-id", OPTION_TEXT, GROUP_CLIENTS, AT(node_id), "NAME", NULL, 0, 0,
+     "1 to 255 printable ASCII characters without blanks",
+     "Name of this server in the list of members. Default: the host's name."},
+    {"read-consistency", OPTION_CHOICE, GROUP_CLIENTS, AT(read_consistency), "LEVEL",
+     "linearizable", 0, 0, "linearizable|serializable",
+     "How reads are answered that do not ask for serializable themselves. With one "
+     "server both show the newest committed state."},
+
+    {"max-request-bytes", OPTION_SIZE, GROUP_LIMITS, AT(max_request_bytes), "SIZE",
+     "1.5MiB", 1024, INT64_C(64) << 20, NULL,
+     "Largest request that writes; a larger one gets \"request is too large\"."},
+    {"max-txn-ops", OPTION_INT, GROUP_LIMITS, AT(max_txn_ops), "N", "128", 1, 65536, NULL,
+     "Most operations in one list of a transaction."},
+    {"watch-progress-notify-interval", OPTION_DURATION, GROUP_LIMITS,
+     AT(watch_progress_ns), "DURATION", "10m", NS_PER_S / 10, 86400 * NS_PER_S, NULL,
+     "How often an idle watch that asked for it is told the current revision."},
+    {"threads", OPTION_INT, GROUP_LIMITS, AT(threads), "N", "1", 1, 64, NULL,
+     "Threads that serve connections. One is best on up to 4 cores; more cost CPU for "
+     "each request."},
+
+    {"grpc-keepalive-min-time", OPTION_DURATION, GROUP_KEEPALIVE,
+     AT(keepalive_min_time_ns), "DURATION", "5s", 0, 86400 * NS_PER_S, NULL,
+     "Least time between two pings of a client; one that pings more often is cut off."},
+    {"grpc-keepalive-interval", OPTION_DURATION, GROUP_KEEPALIVE,
+     AT(keepalive_interval_ns), "DURATION", "2h", 0, 30 * 86400 * NS_PER_S, NULL,
+     "How long a connection may be silent before the server pings it; 0: no pings."},
+    {"grpc-keepalive-timeout", OPTION_DURATION, GROUP_KEEPALIVE, AT(keepalive_timeout_ns),
+     "DURATION", "20s", NS_PER_S / 10, 3600 * NS_PER_S, NULL,
+     "How long the server waits for the answer to its ping before it closes the "
+     "connection."},
+    {"grpc-keepalive-permit-without-stream", OPTION_BOOL, GROUP_KEEPALIVE,
+     AT(keepalive_permit_without_stream), NULL, "true", 0, 1, NULL,
+     "Whether a client may ping while it has no stream open."},
+
+    {"log-level", OPTION_CHOICE, GROUP_OPERATION, AT(log_level), "LEVEL", "info", 0, 0,
+     "error|warn|info|debug", "How much is logged on standard error."},
+    {"log-format", OPTION_CHOICE, GROUP_OPERATION, AT(log_format), "FORMAT", "text", 0, 0,
+     "text|json", "One line of text or one JSON object per event."},
+    {"metrics-addr", OPTION_TEXT, GROUP_OPERATION, AT(metrics_text), "ADDRESS",
+     "127.0.0.1:3381", 0, 0, "host:port, [IPv6]:port or off",
+     "Where /metrics, /healthz and /readyz are served, from the first moment of the "
+     "start."},
+    {"shutdown-grace", OPTION_DURATION, GROUP_OPERATION, AT(shutdown_grace_ns),
+     "DURATION", "5s", 0, 600 * NS_PER_S, NULL,
+     "Longest time that a stop waits for requests that are being answered."},
+};
+
+_Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_MAX_ROWS,
+               "parsing has an array of this size");
+const size_t option_count = sizeof option_table / sizeof option_table[0];
+
+/* --- refused flags ------------------------------------------------------------------------ */
+
+#define ABSENT ", which this version does not have: "
+#define NO_TLS                                                                           \
+    "TLS" ABSENT "listen on loopback or on a unix socket, or put a TLS proxy in front"
+#define NO_AUTH                                                                          \
+    "users and roles" ABSENT "limit who can connect, by loopback, a unix socket or a "   \
+    "firewall"
+#define NO_STORE "an object store" ABSENT "the whole log is kept in --data-dir"
+#define NO_CLUSTER "a cluster" ABSENT "it serves alone, from one data directory"
+#define NO_BRANCH "branches" ABSENT "a data directory has one history"
+#define NO_CHECKPOINT "checkpoints" ABSENT "the whole log is kept in --data-dir"
+#define NO_AUTO_COMPACTION                                                               \
+    "automatic compaction" ABSENT "compact with etcdctl compaction REVISION from time "  \
+    "to time (Kubernetes does so itself)"
+#define NO_QUOTA "a quota" ABSENT "writes are refused while the disk is full"
+
+/* In the order in which they are looked at; a star at the end stands for anything. */
+static const struct {
+    const char *name, *needs;
+} refused[] = {
+    {"client-tls-*", NO_TLS},
+    {"peer-tls-*", NO_TLS},
+    {"tls-*", NO_TLS},
+    {"cert-file", NO_TLS},
+    {"key-file", NO_TLS},
+    {"trusted-ca-file", NO_TLS},
+    {"client-cert-auth", NO_TLS},
+    {"auto-tls", NO_TLS},
+    {"auth", NO_AUTH},
+    {"auth-*", NO_AUTH},
+    {"token-ttl", NO_AUTH},
+    {"object-store", NO_STORE},
+    {"object-store-*", NO_STORE},
+    {"s3-*", NO_STORE},
+    {"gcs-*", NO_STORE},
+    {"wal-sync-upload", NO_STORE},
+    {"history-retention", NO_STORE},
+    {"discard-divergent-tail", NO_STORE},
+    {"peer-*", NO_CLUSTER},
+    {"advertise-peer", NO_CLUSTER},
+    {"leader-watch-interval-sec", NO_CLUSTER},
+    {"follower-*", NO_CLUSTER},
+    {"take-over-now", NO_CLUSTER},
+    {"initial-*", NO_CLUSTER},
+    {"listen-peer-urls", NO_CLUSTER},
+    {"branch-*", NO_BRANCH},
+    {"clone", NO_BRANCH},
+    {"checkpoint-*", NO_CHECKPOINT},
+    {"auto-compaction-*", NO_AUTO_COMPACTION},
+    {"quota-backend-bytes", NO_QUOTA},
+};
+
+const char *
+option_refusal(const char *name)
+{
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        size_t n = strlen(refused[i].name);
+
+        if (refused[i].name[n - 1] == '*' ? strncmp(name, refused[i].name, n - 1) == 0
+                                          : strcmp(name, refused[i].name) == 0)
+            return refused[i].needs;
+    }
+    return NULL;
+}
+
+const char *
+option_alias(const char *name)
+{
+    static const char *const alias[][2] = {
+        {"name", "node-id"},
+        {"listen-client-urls", "listen"},
+        {"listen-metrics-urls", "metrics-addr"},
+        {"listen-address", "listen"},
+        {"logger", "log-format"},
+    };
+
+    for (size_t i = 0; i < sizeof alias / sizeof alias[0]; i++) {
+        if (strcmp(name, alias[i][0]) == 0)
+            return alias[i][1];
+    }
+    return NULL;
+}
+
+/* --- texts -------------------------------------------------------------------------------- */
+
+void
+option_variable(const char *name, char *out, size_t n)
+{
+    snprintf(out, n, "T4_%s", name);
+    for (char *p = out; *p != '\0'; p++)
+        *p = *p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 'a' + 'A') : *p;
+}
+
+/* "a|b|c" to "a, b or c". */
+static void
+format_choices(const char *choices, char *out, size_t n)
+{
+    size_t used = 0;
+
+    for (const char *p = choices; *p != '\0' && used + 4 < n; p++) {
+        const char *between = strchr(p + 1, '|') != NULL ? ", " : " or ";
+
+        if (*p == '|')
+            used += (size_t)snprintf(out + used, n - used, "%s", between);
+        else
+            out[used++] = *p;
+    }
+    out[used] = '\0';
+}
+
+void
+option_range(const struct option_row *row, char *out, size_t n)
+{
+    char least[32], most[32];
+
+    switch (row->type) {
+    case OPTION_TEXT:
+    case OPTION_SETTINGS: snprintf(out, n, "%s", row->choices); return;
+    case OPTION_CHOICE: format_choices(row->choices, out, n); return;
+    case OPTION_BOOL: snprintf(out, n, "true or false"); return;
+    case OPTION_INT:
+        snprintf(least, sizeof least, "%lld", (long long)row->min);
+        snprintf(most, sizeof most, "%lld", (long long)row->max);
+        break;
+    case OPTION_SIZE:
+        value_format_size(row->min, least, sizeof least);
+        value_format_size(row->max, most, sizeof most);
+        break;
+    case OPTION_DURATION:
+        value_format_duration(row->min, least, sizeof least);
+        value_format_duration(row->max, most, sizeof most);
+        break;
+    }
+    snprintf(out, n, "%s to %s", least, most);
+}
+
+/* Words of `text` in lines of at most 80 columns, indented. */
+static void
+print_wrapped(FILE *out, const char *text)
+{
+    size_t column = 0;
+
+    while (*text != '\0') {
+        size_t n = strcspn(text, " ");
+
+        if (column == 0 || column + 1 + n > 80)
+            column = (size_t)fprintf(out, "%s        ", column == 0 ? "" : "\n") -
+                     (column != 0);
+        else
+            column += (size_t)fprintf(out, " ");
+        column += (size_t)fprintf(out, "%.*s", (int)n, text);
+        text += n;
+        text += strspn(text, " ");
+    }
+    fprintf(out, "\n");
+}
+
+static void
+print_option(FILE *out, const struct option_row *row)
+{
+    char variable[OPTION_NAME_BYTES], range[160];
+    char tail[512];
+
+    fprintf(out, "  --%s", row->name);
+    if (row->placeholder != NULL)
+        fprintf(out, "=%s", row->placeholder);
+    fprintf(out, "\n");
+    print_wrapped(out, row->help);
+    option_variable(row->name, variable, sizeof variable);
+    option_range(row, range, sizeof range);
+    if (row->default_text != NULL)
+        snprintf(tail, sizeof tail, "[%s; default %s; valid: %s]", variable,
+                 row->default_text, range);
+    else
+        snprintf(tail, sizeof tail, "[%s; valid: %s]", variable, range);
+    print_wrapped(out, tail);
+}
+
+void
+run_options_help(FILE *out)
+{
+    fprintf(
+        out,
+        "t4 run - serves one data directory to etcd clients, until SIGTERM or SIGINT\n"
+        "\n"
+        "Usage: t4 run [--FLAG=VALUE | --FLAG VALUE]...\n"
+        "\n"
+        "Each flag has an environment variable. The flag goes before the variable, the\n"
+        "variable before the default; an empty variable counts as not set. Sizes are\n"
+        "written 512KiB, 1.5MiB, 2GiB; durations 500ms, 10s, 5m, 1h30m.\n");
+    for (int group = 0; group < GROUP_COUNT; group++) {
+        fprintf(out, "\n%s\n", option_group_title[group]);
+        for (size_t i = 0; i < option_count; i++) {
+            if ((int)option_table[i].group == group)
+                print_option(out, &option_table[i]);
+        }
+    }
+    fprintf(out,
+            "\nThe status is 0 after a stop by signal, 1 after a failure, 2 when the\n"
+            "command line or a variable is wrong.\n");
+}
+
+void
+run_options_table(FILE *out)
+{
+    char variable[OPTION_NAME_BYTES], range[160];
+
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option_row *row = &option_table[i];
+
+        option_variable(row->name, variable, sizeof variable);
+        option_range(row, range, sizeof range);
+        fprintf(out, "--%s\t%s\t%s\t%s\t%s\n", row->name, variable,
+                row->default_text != NULL ? row->default_text : "", range, row->help);
+    }
+}

@@ -1,0 +1,428 @@
+/*
+ * run.c - `t4 run`: starts the parts in order, waits for a signal, stops them in order.
+ *
+ * Start: options -> log -> metrics and health -> storage engine's plugin -> node (locks the
+ * data directory, recovers) -> gRPC.  Stop: not ready any more -> gRPC (polite, within
+ * --shutdown-grace) -> node -> plugin -> metrics and health.
+ *
+ * Signals reach the main thread only; all other threads are started with them blocked.
+ *   while starting   SIGTERM, SIGINT, SIGHUP end the process at once: nothing was
+ *                    acknowledged, and recovery may be cut off anywhere (I4)
+ *   while serving    they begin the stop
+ *   while stopping   another one ends the process at once, with a failure
+ *   SIGUSR1, SIGUSR2 with T4_TEST_HOLD_SYNC=1 in the environment: hold and release the
+ *                    log's sync thread, for tests; else ignored
+ *
+ * Invariant: after a fatal report of the node nothing is written any more; the process ends
+ * where it stands (I2).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "server/run.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/grpc/grpc.h"
+#include "api/http/http.h"
+#include "base/log.h"
+#include "env/env.h"
+#include "node/node.h"
+#include "plugin/plugin.h"
+#include "server/options.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+#define MIB UINT64_C(1048576)
+
+struct server {
+    struct run_options options;
+    struct http_server *http; /* NULL with --metrics-addr=off */
+    struct plugin *plugin;    /* NULL with the memory engine */
+    struct t4_engine_ops engine_ops;
+    struct node *node;
+    struct grpc_api *api;
+};
+
+static void
+report(const struct error *e)
+{
+    if (e->hint[0] != '\0')
+        LOG_ERROR(e->message, "hint", e->hint, NULL);
+    else
+        LOG_ERROR(e->message, NULL);
+}
+
+/* --- signals ------------------------------------------------------------------------------- */
+
+/* What a signal does that interrupts the main thread; set before it is unblocked. */
+static volatile sig_atomic_t exit_status_on_signal;
+static const char *volatile words_on_signal;
+
+static void
+exit_at_once(int number)
+{
+    const char *words = words_on_signal;
+    ssize_t ignored;
+
+    (void)number;
+    ignored = write(STDERR_FILENO, words, strlen(words));
+    (void)ignored;
+    _exit(exit_status_on_signal);
+}
+
+static void
+set_of_stop_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+static bool
+test_hold_enabled(void)
+{
+    const char *value = getenv("T4_TEST_HOLD_SYNC");
+
+    return value != NULL && strcmp(value, "1") == 0;
+}
+
+/* Called before any other thread exists, so that all of them inherit the mask. */
+static void
+prepare_signals(void)
+{
+    const int stop[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_handler = exit_at_once}, old;
+    sigset_t set;
+
+    for (size_t i = 0; i < sizeof stop / sizeof stop[0]; i++) {
+        /* A hangup that nohup(1) has had ignored stays ignored. */
+        if (stop[i] == SIGHUP && sigaction(SIGHUP, NULL, &old) == 0 &&
+            old.sa_handler == SIG_IGN)
+            continue;
+        sigaction(stop[i], &action, NULL);
+    }
+    signal(SIGPIPE, SIG_IGN);
+    set_of_stop_signals(&set);
+    if (test_hold_enabled()) {
+        sigaddset(&set, SIGUSR1);
+        sigaddset(&set, SIGUSR2);
+    } else {
+        signal(SIGUSR1, SIG_IGN);
+        signal(SIGUSR2, SIG_IGN);
+    }
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* From here on a stop signal ends the process.  Log lines of its own kind, without a time. */
+static void
+let_signals_exit(const struct run_options *o, int status, const char *text,
+                 const char *json)
+{
+    sigset_t set;
+
+    exit_status_on_signal = status;
+    words_on_signal = o->log_format == 1 ? json : text;
+    set_of_stop_signals(&set);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void
+hold_signals(void)
+{
+    sigset_t set;
+
+    set_of_stop_signals(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* Returns when the server shall stop. */
+static void
+wait_for_stop(struct server *s)
+{
+    bool hold = test_hold_enabled();
+    sigset_t set;
+    int number;
+
+    set_of_stop_signals(&set);
+    if (hold) {
+        sigaddset(&set, SIGUSR1);
+        sigaddset(&set, SIGUSR2);
+    }
+    for (;;) {
+        if (sigwait(&set, &number) != 0)
+            continue;
+        if (number == SIGUSR1 || number == SIGUSR2) {
+            node_hold_sync(s->node, number == SIGUSR1);
+            LOG_WARN(number == SIGUSR1 ? "test: the log's sync is held"
+                                       : "test: the log's sync is released",
+                     NULL);
+            continue;
+        }
+        LOG_INFO("stopping", "signal", sigabbrev_np(number), NULL);
+        return;
+    }
+}
+
+/* --- starting ------------------------------------------------------------------------------- */
+
+/* On any thread. */
+static void
+fatal(void *arg, const struct error *error)
+{
+    (void)arg;
+    report(error);
+    _exit(EXIT_FAILED);
+}
+
+static void
+raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void
+set_state(struct server *s, enum http_state state, const char *reason)
+{
+    if (s->http != NULL)
+        http_set_state(s->http, state, reason);
+}
+
+/* Whoever reaches the address may do everything: say so, for each address. */
+static void
+warn_of_exposure(const struct run_options *o)
+{
+    char text[ADDRESS_TEXT_BYTES];
+
+    for (size_t i = 0; i < o->n_listen; i++) {
+        if (o->listen[i].is_private)
+            continue;
+        address_format(&o->listen[i], text, sizeof text);
+        LOG_WARN(
+            "listening beyond this machine without TLS and without authentication",
+            "address", text, "risk",
+            "whoever reaches this address can read, change and delete everything, and "
+            "the traffic can be read on its way",
+            "remedy",
+            "listen on 127.0.0.1 or unix:/path, or let a firewall or a TLS proxy decide "
+            "who may connect",
+            NULL);
+    }
+}
+
+static t4_status
+start_http(struct server *s, struct error *error)
+{
+    const struct run_options *o = &s->options;
+    struct http_options options = {o->metrics.host, o->metrics.port};
+
+    if (o->metrics_off)
+        return T4_OK;
+    return http_start(&options, &s->http, error);
+}
+
+static t4_status
+load_engine(struct server *s, struct error *error)
+{
+    const struct run_options *o = &s->options;
+    t4_status st;
+
+    if (strcmp(o->storage_engine, "memory") == 0)
+        return T4_OK;
+    set_state(s, HTTP_STARTING, "loading the storage engine's plugin");
+    st = plugin_load(o->plugin_dir, o->storage_engine, o->settings, o->n_settings,
+                     &s->plugin, error);
+    if (st != T4_OK)
+        return st;
+    return plugin_role(s->plugin, T4_ROLE_ENGINE, o->storage_engine, &s->engine_ops,
+                       sizeof s->engine_ops, error);
+}
+
+static t4_status
+open_node(struct server *s, struct error *error)
+{
+    const struct run_options *o = &s->options;
+    struct node_options options;
+    t4_status st;
+
+    node_options_default(&options);
+    options.env = env_posix();
+    options.data_dir = o->data_dir;
+    options.name = o->node_id;
+    options.advertise_urls = o->advertise_client_urls;
+    options.engine_name = o->storage_engine;
+    if (s->plugin != NULL) {
+        options.engine_ops = &s->engine_ops;
+        options.engine_plugin = plugin_state(s->plugin);
+    }
+    options.moved = o->moved != 0;
+    options.segment_bytes = (uint64_t)o->segment_max_size_mb * MIB;
+    options.segment_age_ns = (uint64_t)o->segment_max_age_sec * NS_PER_S;
+    options.max_request_bytes = (uint32_t)o->max_request_bytes;
+    options.max_txn_ops = (uint32_t)o->max_txn_ops;
+    options.watch_progress_ns = (uint64_t)o->watch_progress_ns;
+    options.fatal = fatal;
+    options.fatal_arg = s;
+    set_state(s, HTTP_STARTING, "recovering the log");
+    st = node_open(&options, &s->node, error);
+    if (st == T4_OK && s->http != NULL)
+        http_set_node(s->http, s->node);
+    return st;
+}
+
+static t4_status
+start_grpc(struct server *s, struct error *error)
+{
+    const struct run_options *o = &s->options;
+    char text[MAX_LISTEN][ADDRESS_TEXT_BYTES];
+    const char *listen[MAX_LISTEN];
+    struct grpc_api_options options;
+
+    for (size_t i = 0; i < o->n_listen; i++) {
+        address_format(&o->listen[i], text[i], sizeof text[i]);
+        listen[i] = text[i];
+    }
+    grpc_api_options_default(&options);
+    options.node = s->node;
+    options.listen = listen;
+    options.n_listen = o->n_listen;
+    options.threads = (uint32_t)o->threads;
+    options.max_request_bytes = (uint32_t)o->max_request_bytes;
+    options.max_txn_ops = (uint32_t)o->max_txn_ops;
+    options.keepalive_min_time_ns = (uint64_t)o->keepalive_min_time_ns;
+    options.keepalive_interval_ns = (uint64_t)o->keepalive_interval_ns;
+    options.keepalive_timeout_ns = (uint64_t)o->keepalive_timeout_ns;
+    options.permit_without_stream = o->keepalive_permit_without_stream != 0;
+    set_state(s, HTTP_STARTING, "opening the clients' addresses");
+    return grpc_api_start(&options, &s->api, error);
+}
+
+/* One line that says where to connect and what is there. */
+static void
+say_ready(struct server *s)
+{
+    struct buffer endpoints = {0};
+    struct node_status status;
+    char revision[24];
+    const char *address;
+
+    for (size_t i = 0; (address = grpc_api_address(s->api, i)) != NULL; i++) {
+        if (i > 0)
+            buffer_append_u8(&endpoints, ',');
+        buffer_append(&endpoints, address, strlen(address));
+    }
+    buffer_append_u8(&endpoints, '\0');
+    node_status(s->node, &status);
+    snprintf(revision, sizeof revision, "%" PRId64, status.revision);
+    set_state(s, HTTP_READY, "");
+    LOG_INFO("ready", "endpoints", (const char *)endpoints.data, "revision", revision,
+             "data_dir", s->options.data_dir, "engine", status.engine_name, "metrics",
+             s->options.metrics_text, NULL);
+    buffer_free(&endpoints);
+}
+
+/* --- stopping -------------------------------------------------------------------------------- */
+
+/* Takes down what is there, also after a start that failed half-way. */
+static void
+stop(struct server *s)
+{
+    set_state(s, HTTP_STOPPING, "connections are being ended");
+    if (s->api != NULL)
+        grpc_api_stop(s->api, (uint64_t)s->options.shutdown_grace_ns);
+    if (s->node != NULL && test_hold_enabled())
+        node_hold_sync(s->node, false);
+    if (s->node != NULL)
+        node_stop(s->node);
+    if (s->api != NULL)
+        grpc_api_free(s->api);
+    if (s->http != NULL)
+        http_set_node(s->http, NULL);
+    if (s->node != NULL)
+        node_close(s->node);
+    if (s->plugin != NULL)
+        plugin_unload(s->plugin);
+    http_stop(s->http);
+}
+
+static t4_status
+start(struct server *s, struct error *error)
+{
+    t4_status st = start_http(s, error);
+
+    if (st != T4_OK)
+        return st;
+    let_signals_exit(&s->options, EXIT_OK, "stopped while starting\n",
+                     "{\"level\":\"info\",\"message\":\"stopped while starting\"}\n");
+    st = load_engine(s, error);
+    if (st == T4_OK)
+        st = open_node(s, error);
+    hold_signals();
+    if (st == T4_OK)
+        st = start_grpc(s, error);
+    return st;
+}
+
+static int
+serve(struct server *s)
+{
+    struct error error = {0};
+    t4_status st = start(s, &error);
+
+    if (st == T4_OK) {
+        say_ready(s);
+        wait_for_stop(s);
+    } else {
+        report(&error);
+    }
+    let_signals_exit(&s->options, EXIT_FAILED, "stopped by a second signal\n",
+                     "{\"level\":\"warn\",\"message\":\"stopped by a second signal\"}\n");
+    stop(s);
+    if (st == T4_OK)
+        LOG_INFO("stopped", NULL);
+    return st == T4_OK ? EXIT_OK : EXIT_FAILED;
+}
+
+int
+server_run(int argc, char *const *argv, char *const *environment)
+{
+    struct server s = {0};
+    struct run_options *o = &s.options;
+    struct error error = {0};
+    int status = EXIT_OK;
+
+    if (run_options_parse(argc, argv, environment, o, &error) != T4_OK) {
+        fprintf(stderr, "t4 run: %s\n", error.message);
+        if (error.hint[0] != '\0')
+            fprintf(stderr, "  %s\n", error.hint);
+        run_options_free(o);
+        return EXIT_USAGE;
+    }
+    if (o->help) {
+        run_options_help(stdout);
+        run_options_free(o);
+        return EXIT_OK;
+    }
+    log_configure((enum log_level)(LOG_LEVEL_ERROR + o->log_level),
+                  o->log_format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
+    umask(077);
+    raise_descriptor_limit();
+    prepare_signals();
+    LOG_INFO("starting", "version", T4_VERSION, "settings", o->changed, NULL);
+    for (size_t i = 0; i < o->n_warnings; i++)
+        LOG_WARN(o->warnings[i], NULL);
+    warn_of_exposure(o);
+    status = serve(&s);
+    run_options_free(o);
+    return status;
+}
