@@ -91,6 +91,8 @@ class Streams:
             if response.events and (response.events[-1].kv.mod_revision
                                     > response.header.revision):
                 self.complaints.append("events above header.revision:\n%s" % response)
+            if response.events:
+                self.history.catch_up(response.events[-1].kv.mod_revision)
             for event in response.events:
                 if not self.history.coalesced(event):
                     watch.log.append(event)

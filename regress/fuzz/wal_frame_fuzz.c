@@ -1,13 +1,14 @@
 /*
- * wal_frame_fuzz.c - fuzzing of the log's decoder: whatever the segments hold, recovery ends
- * with a report or with a log that can be used on.
+ * wal_frame_fuzz.c - fuzzing of the log's decoder: whatever the segments hold, recovery
+ * ends with a report or with a log that can be used on.
  *
- * Input: byte 0: bit 0: make the checksums right where lengths allow it (else most inputs end
- * at the first frame), bit 1: two segments instead of one, bits 2-7: `flushed`; byte 1: where
- * the bytes are divided, in 256ths; the rest: what stands behind the headers.
+ * Input: byte 0: bit 0: make the checksums right where lengths allow it (else most inputs
+ * end at the first frame), bit 1: two segments instead of one, bits 2-7: `flushed`; byte
+ * 1: where the bytes are divided, in 256ths; the rest: what stands behind the headers.
  *
- * With libFuzzer (-DT4_LIBFUZZER, clang -fsanitize=fuzzer) it is a target; without, main()
- * runs the files it is given, or seeded mutations of a good log (FUZZ_ROUNDS, default 20,000).
+ * With libFuzzer (-DT4_LIBFUZZER, clang -fsanitize=fuzzer) it is a target; without,
+ * main() runs the files it is given, or seeded mutations of a good log (FUZZ_ROUNDS,
+ * default 20,000).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -23,12 +24,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(condition)                                                                       \
-    do {                                                                                      \
-        if (!(condition)) {                                                                   \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                   \
-            abort();                                                                          \
-        }                                                                                     \
+#define MUST(condition)                                                                  \
+    do {                                                                                 \
+        if (!(condition)) {                                                              \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);              \
+            abort();                                                                     \
+        }                                                                                \
     } while (0)
 
 static void
@@ -42,7 +43,8 @@ fix_checksums(uint8_t *data, size_t n)
             at += FRAME_ALIGN;
             continue;
         }
-        frame_finish(p, SALT, SEGMENT_HEADER_BYTES + at, get_u64le(p + 8), get_u64le(p + 16));
+        frame_finish(p, SALT, SEGMENT_HEADER_BYTES + at, get_u64le(p + 8),
+                     get_u64le(p + 16));
         at += size;
     }
 }
@@ -87,8 +89,10 @@ count(void *arg, uint64_t index, struct t4_slice entry, struct error *error)
 static void
 use_on(struct wal *w, const struct wal_options *o, uint64_t flushed, uint64_t last)
 {
-    struct entry e = {.index = (last > flushed ? last : flushed) + 1, .term = 1,
-                      .revision = 1, .kind = ENTRY_NORMAL};
+    struct entry e = {.index = (last > flushed ? last : flushed) + 1,
+                      .term = 1,
+                      .revision = 1,
+                      .kind = ENTRY_NORMAL};
     struct wal_recovered found;
     struct wal_group g = {0};
     struct buffer bytes = {0};
@@ -124,7 +128,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct simdisk *disk;
     struct env *env;
-    struct wal_options o = {.dir = "/wal", .cluster_id = 1, .lineage = 1, .segment_bytes = 65536};
+    struct wal_options o = {
+        .dir = "/wal", .cluster_id = 1, .lineage = 1, .segment_bytes = 65536};
     struct wal_recovered found;
     struct error error = {0};
     uint64_t flushed, replayed;
@@ -176,17 +181,22 @@ good_log(struct buffer *out, uint64_t *state)
     buffer_append_u8(out, (uint8_t)chance(state));
     frame_append_start(out, &start);
     for (unsigned n = chance(state) % 12; n > 0; n--) {
-        struct entry e = {.index = ++index, .term = 1, .revision = (int64_t)index,
-                          .kind = ENTRY_NORMAL, .mutations = 1};
+        struct entry e = {.index = ++index,
+                          .term = 1,
+                          .revision = (int64_t)index,
+                          .kind = ENTRY_NORMAL,
+                          .mutations = 1};
         struct mutation m = {.space = SPACE_KEYS, .key = slice_str("k")};
         size_t at = out->len;
 
-        m.value = slice_of("................................................", chance(state) % 48);
+        m.value = slice_of("................................................",
+                           chance(state) % 48);
         buffer_clear(&entry);
         entry_encode_head(&entry, &e);
         entry_add(&entry, &m);
         frame_append_entry(out, buffer_slice(&entry));
-        put_u64le(out->data + at + 8, index - chance(state) % (index + 1) % 3 - (index > 0));
+        put_u64le(out->data + at + 8,
+                  index - chance(state) % (index + 1) % 3 - (index > 0));
         if (chance(state) % 4 == 0) {
             start.log_end = index;
             start.first_index = index + 1 + chance(state) % 3 / 2;
@@ -240,7 +250,8 @@ main(int argc, char **argv)
         LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof data, f));
         fclose(f);
     }
-    return argc > 1 ? 0 : wal_frame_fuzz(rounds != NULL ? strtoull(rounds, NULL, 10) : 20000);
+    return argc > 1 ? 0
+                    : wal_frame_fuzz(rounds != NULL ? strtoull(rounds, NULL, 10) : 20000);
 }
 #endif
 #endif

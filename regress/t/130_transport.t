@@ -220,6 +220,17 @@ class Transport:
         except self.tools.Closed as closed:
             self.equal(closed.error, None, "a half-closed watch stream ends well")
 
+    def many_watches(self):
+        stream = self.client.watch_stream()
+        for i in range(3000):
+            stream.create(b"many-watches/%d" % i)
+        ids = []
+        for _ in range(3000):
+            answer = stream.next()
+            ids.append(answer and answer.created and answer.watch_id)
+        self.equal(ids, list(range(3000)), "3000 creates at once are answered in order")
+        stream.cancel()
+
     def keepalive_order(self):
         leases = [self.client.lease_grant(60 + i).ID for i in range(3)]
         stream = self.client.keep_alive()
@@ -248,6 +259,7 @@ class Transport:
         self.information()
         self.many_at_once()
         self.watch_requests()
+        self.many_watches()
         self.keepalive_order()
 
     # ---- what only t4 has -------------------------------------------------------------------

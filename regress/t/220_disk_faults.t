@@ -63,7 +63,7 @@ def put_until_refused(client, stored, most=400):
     """Puts of 50 kB; returns the error that ends them, None if none came."""
     for i in range(most):
         key, value = b"key-%d" % len(stored), os.urandom(25000).hex().encode()
-        error = error_of(lambda: client.put(key, value, timeout=20))
+        error = error_of(lambda: client.put(key, value))
         if error is not None:
             return error
         stored[key] = value
@@ -123,7 +123,7 @@ def failing_disk():
             stored[b"k%d" % i] = b"v%d" % i
             client.put(b"k%d" % i, b"v%d" % i)
         disk.says("eio")
-        error = error_of(lambda: client.put(b"unknown", b"z", timeout=20))
+        error = error_of(lambda: client.put(b"unknown", b"z"))
         TAP.ok(error is not None, "a put whose sync fails is not acknowledged",
                str(error and error.details()))
         TAP.ok(server.wait() not in (0, None), "the server stops with a failure")

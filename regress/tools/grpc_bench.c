@@ -116,8 +116,8 @@ start_operation(struct bench *b, struct operation *o, bool put, uint64_t key)
     grpc_metadata_array_init(&o->initial);
     grpc_metadata_array_init(&o->trailing);
     o->call = grpc_channel_create_registered_call(b->channel[o->connection], NULL,
-                                                  GRPC_PROPAGATE_DEFAULTS, b->queue, method,
-                                                  forever, NULL);
+                                                  GRPC_PROPAGATE_DEFAULTS, b->queue,
+                                                  method, forever, NULL);
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
@@ -178,8 +178,8 @@ run(struct bench *b, bool put, uint64_t n, bool in_order)
         start_operation(b, &operation[i], put, in_order ? started : draw_key(b));
     }
     while (ended < n) {
-        grpc_event e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
-                                                  NULL);
+        grpc_event e = grpc_completion_queue_next(
+            b->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
         struct operation *o = e.tag;
 
         if (b->latency_ns != NULL)
@@ -204,7 +204,8 @@ connect_all(struct bench *b)
 
     memset(list, 0, sizeof list);
     list[0].type = list[1].type = list[2].type = GRPC_ARG_INTEGER;
-    list[0].key = (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL; /* own connections */
+    list[0].key =
+        (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL; /* own connections */
     list[0].value.integer = 1;
     list[1].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_RETRIES;
     list[1].value.integer = 0;
@@ -215,10 +216,10 @@ connect_all(struct bench *b)
     b->put_method = mem_zalloc(n * sizeof *b->put_method);
     for (uint32_t i = 0; i < n; i++) {
         b->channel[i] = grpc_channel_create(b->settings->endpoint, credentials, &args);
-        b->range_method[i] = grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Range",
-                                                        NULL, NULL);
-        b->put_method[i] = grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Put",
-                                                      NULL, NULL);
+        b->range_method[i] = grpc_channel_register_call(
+            b->channel[i], "/etcdserverpb.KV/Range", NULL, NULL);
+        b->put_method[i] =
+            grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Put", NULL, NULL);
     }
     grpc_channel_credentials_release(credentials);
 }
@@ -232,7 +233,8 @@ disconnect_all(struct bench *b)
         grpc_channel_destroy(b->channel[i]);
     grpc_completion_queue_shutdown(b->queue);
     do
-        e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
+                                       NULL);
     while (e.type != GRPC_QUEUE_SHUTDOWN);
     grpc_completion_queue_destroy(b->queue);
     mem_free(b->channel);
@@ -341,8 +343,9 @@ number(const char *name, const char *text, uint64_t least, uint64_t most)
     uint64_t n = strtoull(text, &end, 10);
 
     if (*text < '0' || *text > '9' || *end != 0 || n < least || n > most) {
-        fprintf(stderr, "grpc_bench: %s must be a number from %" PRIu64 " to %" PRIu64
-                        ", not \"%s\"\n",
+        fprintf(stderr,
+                "grpc_bench: %s must be a number from %" PRIu64 " to %" PRIu64
+                ", not \"%s\"\n",
                 name, least, most, text);
         exit(2);
     }
@@ -359,9 +362,11 @@ main(int argc, char **argv)
         argc -= 2;
         argv += 2;
     }
-    if (argc < 6 || argc > 9 || (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0)) {
-        fprintf(stderr, "usage: grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS "
-                        "IN_FLIGHT OPS\n                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
+    if (argc < 6 || argc > 9 ||
+        (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0)) {
+        fprintf(stderr,
+                "usage: grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS "
+                "IN_FLIGHT OPS\n                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
         return 2;
     }
     s.endpoint = argv[1];

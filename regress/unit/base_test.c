@@ -33,9 +33,9 @@ static void
 crc_vectors_of_rfc_3720(void **state)
 {
     static const uint8_t read_command[48] = {
-        0x01, 0xc0, 0,    0, 0, 0, 0, 0, 0,    0, 0, 0, 0,    0, 0, 0,
-        0x14, 0,    0,    0, 0, 0, 4, 0, 0,    0, 0, 0x14, 0, 0, 0, 0x18,
-        0x28, 0,    0,    0, 0, 0, 0, 0, 0x02, 0, 0, 0, 0,    0, 0, 0,
+        0x01, 0xc0, 0, 0, 0, 0, 0, 0, 0,    0, 0, 0,    0, 0, 0, 0,
+        0x14, 0,    0, 0, 0, 0, 4, 0, 0,    0, 0, 0x14, 0, 0, 0, 0x18,
+        0x28, 0,    0, 0, 0, 0, 0, 0, 0x02, 0, 0, 0,    0, 0, 0, 0,
     };
     uint8_t data[5][32];
     static const uint32_t expected[5] = {0x8a9136aa, 0x62a8ab43, 0x46dd794e, 0x113fdb5c};
@@ -238,7 +238,8 @@ damaged_entries(void **state)
         out.len--;
         out.data[0] = 2; /* another format */
         assert_false(decodes(out.data, out.len));
-        for (unsigned i = 0; i < 50; i++) { /* must not read outside, whatever comes out */
+        for (unsigned i = 0; i < 50;
+             i++) { /* must not read outside, whatever comes out */
             out.data[chance() % out.len] ^= (uint8_t)(1u << chance() % 8);
             decodes(out.data, out.len);
         }
@@ -277,7 +278,8 @@ record_key_order(void **state)
 
     (void)state;
     for (unsigned round = 0; round < 20000; round++) {
-        uint64_t p = chance() % 3 == 0 ? STAMP_NEWEST : chance() % 300, q = chance() % 300, stamp;
+        uint64_t p = chance() % 3 == 0 ? STAMP_NEWEST : chance() % 300,
+                 q = chance() % 300, stamp;
         struct t4_slice ikey;
         int order;
 
@@ -293,11 +295,13 @@ record_key_order(void **state)
         order = slice_compare(buffer_slice(&a), buffer_slice(&b));
         if (order == 0)
             order = p > q ? -1 : p < q;
-        assert_int_equal(sign(slice_compare(buffer_slice(&x), buffer_slice(&y))), sign(order));
+        assert_int_equal(sign(slice_compare(buffer_slice(&x), buffer_slice(&y))),
+                         sign(order));
         /* the end is above all versions of its key and below every greater key */
         assert_true(slice_compare(buffer_slice(&x), buffer_slice(&end)) < 0);
         order = slice_compare(buffer_slice(&b), buffer_slice(&a));
-        assert_int_equal(slice_compare(buffer_slice(&y), buffer_slice(&end)) < 0, order <= 0);
+        assert_int_equal(slice_compare(buffer_slice(&y), buffer_slice(&end)) < 0,
+                         order <= 0);
 
         assert_int_equal(record_key_size(buffer_slice(&a)), x.len);
         assert_true(record_key_decode(buffer_slice(&x), &scratch, &ikey, &stamp));

@@ -1,5 +1,6 @@
 /*
- * env_test.c - files through struct env on the real machine: results, modes, locks, errors.
+ * env_test.c - files through struct env on the real machine: results, modes, locks,
+ * errors.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -60,7 +61,8 @@ reads_what_was_written(void **state)
     size_t got;
 
     (void)state;
-    assert_int_equal(env->open(NULL, in_dir("a"), ENV_CREATE | ENV_EXCLUSIVE, &f, NULL), T4_OK);
+    assert_int_equal(env->open(NULL, in_dir("a"), ENV_CREATE | ENV_EXCLUSIVE, &f, NULL),
+                     T4_OK);
     assert_int_equal(env->pwrite(NULL, f, "hello world", 11, 5, NULL), T4_OK);
     assert_int_equal(env->datasync(NULL, f, NULL), T4_OK);
     assert_int_equal(env->sync(NULL, f, NULL), T4_OK);
@@ -98,7 +100,8 @@ descriptors_left_to_children(void)
         char link[64], path[256] = "";
 
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        if (readlink(link, path, sizeof path - 1) <= 0 || strncmp(path, dir, strlen(dir)) != 0)
+        if (readlink(link, path, sizeof path - 1) <= 0 ||
+            strncmp(path, dir, strlen(dir)) != 0)
             continue;
         found++;
         n += (fcntl(fd, F_GETFD) & FD_CLOEXEC) == 0;
@@ -146,7 +149,8 @@ errors_name_the_file(void **state)
     assert_int_equal(env->open(NULL, in_dir("none"), 0, &f, &error), T4_E_NOTFOUND);
     assert_non_null(strstr(error.message, in_dir("none")));
     assert_int_equal(env->stat(NULL, in_dir("none"), &st, &error), T4_E_NOTFOUND);
-    assert_int_equal(env->list(NULL, in_dir("none"), count_name, NULL, &error), T4_E_NOTFOUND);
+    assert_int_equal(env->list(NULL, in_dir("none"), count_name, NULL, &error),
+                     T4_E_NOTFOUND);
     assert_int_equal(env->sync_dir(NULL, in_dir("none"), &error), T4_E_NOTFOUND);
     assert_int_equal(env->open(NULL, in_dir("file"), ENV_CREATE, &f, &error), T4_OK);
     env->close(NULL, f);
@@ -188,13 +192,15 @@ lock_is_exclusive(void **state)
 }
 
 static void
-clocks_and_chance(void **state)
+space_clocks_and_chance(void **state)
 {
-    uint64_t a = env->boot_ns(NULL), b = env->boot_ns(NULL);
+    uint64_t a = env->boot_ns(NULL), b = env->boot_ns(NULL), bytes;
     uint8_t x[16], y[16];
 
     (void)state;
     assert_true(b >= a);
+    assert_int_equal(env->free_space(NULL, dir, &bytes, NULL), T4_OK);
+    assert_true(bytes > 0);
     assert_true(env->wall_ns(NULL) > 1600000000u * 1000000000u);
     env->random(NULL, x, sizeof x);
     env->random(NULL, y, sizeof y);
@@ -210,7 +216,7 @@ main(void)
         cmocka_unit_test_setup_teardown(errors_name_the_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(full_disk_is_nospace, set_up, tear_down),
         cmocka_unit_test_setup_teardown(lock_is_exclusive, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(clocks_and_chance, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(space_clocks_and_chance, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,8 @@ method_of(const char *path)
 }
 
 static enum decode_result
-decode(const char *path, struct t4_slice bytes, struct arena *arena, ProtobufCMessage **out)
+decode(const char *path, struct t4_slice bytes, struct arena *arena,
+       ProtobufCMessage **out)
 {
     return decode_message(method_of(path), bytes, MAX_OPS, arena, out);
 }
@@ -41,7 +42,8 @@ static void
 pack(const ProtobufCMessage *m, struct buffer *out)
 {
     buffer_clear(out);
-    out->len = protobuf_c_message_pack(m, buffer_reserve(out, protobuf_c_message_get_packed_size(m)));
+    out->len = protobuf_c_message_pack(
+        m, buffer_reserve(out, protobuf_c_message_get_packed_size(m)));
 }
 
 static void
@@ -128,7 +130,8 @@ test_range_keeps_every_field(void **state)
 static void
 test_txn_keeps_its_tree(void **state)
 {
-    Etcdserverpb__Compare c[3] = {ETCDSERVERPB__COMPARE__INIT, ETCDSERVERPB__COMPARE__INIT,
+    Etcdserverpb__Compare c[3] = {ETCDSERVERPB__COMPARE__INIT,
+                                  ETCDSERVERPB__COMPARE__INIT,
                                   ETCDSERVERPB__COMPARE__INIT};
     Etcdserverpb__Compare *compare[3] = {&c[0], &c[1], &c[2]};
     Etcdserverpb__RequestOp o[4] = {
@@ -179,7 +182,8 @@ test_txn_keeps_its_tree(void **state)
     pack(&top.base, &bytes);
 
     arena_init(&a);
-    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out), DECODE_OK);
+    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out),
+                     DECODE_OK);
     decode_txn(out, &a, &r);
     assert_int_equal(r.n_compare, 3);
     assert_int_equal(r.compare[0].result, COMPARE_NOT_EQUAL);
@@ -233,7 +237,8 @@ test_nesting_is_bounded(void **state)
     (void)state;
     arena_init(&a);
     nest(&bytes, TXN_DEPTH_MAX);
-    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out), DECODE_OK);
+    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out),
+                     DECODE_OK);
     nest(&bytes, 10000); /* would overflow the stack if it were unpacked */
     assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out),
                      DECODE_TOO_DEEP);
@@ -255,8 +260,9 @@ test_empty_operations_are_bounded(void **state)
     assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out),
                      DECODE_TOO_MANY);
     assert_null(a.blocks); /* nothing was unpacked */
-    bytes.len = 2 * 129;   /* one more than allowed is seen by validation, which says so */
-    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out), DECODE_OK);
+    bytes.len = 2 * 129; /* one more than allowed is seen by validation, which says so */
+    assert_int_equal(decode("/etcdserverpb.KV/Txn", buffer_slice(&bytes), &a, &out),
+                     DECODE_OK);
     arena_reset(&a);
     bytes.len = 0;
     for (unsigned i = 0; i < 100000; i++)
@@ -273,11 +279,13 @@ test_malformed_is_refused(void **state)
         const char *bytes;
         size_t n;
     } bad[] = {
-        {"\x0a\x05"      "ab", 4}, /* key longer than the message */
-        {"\x0a", 1},               /* no length */
-        {"\x07", 1},               /* wire type 7 */
-        {"\x02\x00", 2},           /* field 0 */
-        {"\x08\x01", 2},           /* key as a number */
+        {"\x0a\x05"
+         "ab",
+         4},             /* key longer than the message */
+        {"\x0a", 1},     /* no length */
+        {"\x07", 1},     /* wire type 7 */
+        {"\x02\x00", 2}, /* field 0 */
+        {"\x08\x01", 2}, /* key as a number */
         {"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12}, /* 11 byte varint */
     };
     static struct arena a;
@@ -286,13 +294,13 @@ test_malformed_is_refused(void **state)
     (void)state;
     arena_init(&a);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(decode("/etcdserverpb.KV/Range", slice_of(bad[i].bytes, bad[i].n), &a,
-                                &out),
-                         DECODE_MALFORMED);
+        assert_int_equal(
+            decode("/etcdserverpb.KV/Range", slice_of(bad[i].bytes, bad[i].n), &a, &out),
+            DECODE_MALFORMED);
     /* An unknown field is skipped. */
-    assert_int_equal(decode("/etcdserverpb.KV/Range", slice_of("\xf8\x01\x05\x0a\x01k", 6), &a,
-                            &out),
-                     DECODE_OK);
+    assert_int_equal(
+        decode("/etcdserverpb.KV/Range", slice_of("\xf8\x01\x05\x0a\x01k", 6), &a, &out),
+        DECODE_OK);
     assert_int_equal(((Etcdserverpb__RangeRequest *)out)->key.len, 1);
     arena_reset(&a);
 }
@@ -344,14 +352,22 @@ check_one(const char *key, const char *value)
 static void
 test_metadata(void **state)
 {
-    static const char *const bad[] = {"\xff", "3.\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-                                      "\xe2\x82", "\x80", "\xc3(", "\xf8\x88\x80\x80\x80"};
-    static const char *const good[] = {"", "3.6.4", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
-                                       "\xef\xbf\xbf", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf"};
+    static const char *const bad[] = {
+        "\xff",     "3.\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+        "\xe2\x82", "\x80",       "\xc3(",        "\xf8\x88\x80\x80\x80"};
+    static const char *const good[] = {"",
+                                       "3.6.4",
+                                       "\xc3\xa4",
+                                       "\xe2\x82\xac",
+                                       "\xf0\x9f\x98\x80",
+                                       "\xef\xbf\xbf",
+                                       "\xf4\x8f\xbf\xbf",
+                                       "\xed\x9f\xbf"};
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(check_one("client-api-version", bad[i]), ETCD_INVALID_CLIENT_VERSION);
+        assert_int_equal(check_one("client-api-version", bad[i]),
+                         ETCD_INVALID_CLIENT_VERSION);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         assert_int_equal(check_one("client-api-version", good[i]), ETCD_OK);
     assert_int_equal(check_one("t4-durability", "local"), ETCD_OK);
@@ -367,8 +383,16 @@ test_metadata(void **state)
 static void
 test_message_takes_a_chain(void **state)
 {
-    static const size_t size[] = {1,  GRPC_SLICE_INLINED_SIZE, GRPC_SLICE_INLINED_SIZE + 1,
-                                  69, 70, 71, 500, 5000, 70000, 300000};
+    static const size_t size[] = {1,
+                                  GRPC_SLICE_INLINED_SIZE,
+                                  GRPC_SLICE_INLINED_SIZE + 1,
+                                  69,
+                                  70,
+                                  71,
+                                  500,
+                                  5000,
+                                  70000,
+                                  300000};
     static uint8_t want[500000];
     size_t n = sizeof size / sizeof size[0], length = 0;
     struct block *shared = mem_alloc(sizeof *shared + 200);

@@ -1,8 +1,9 @@
 /*
  * simdisk.c - the simulated disk of the tests.  See simdisk.h.
  *
- * A file is an inode: `data` is what a running system sees; `synced` is what the disk holds,
- * NULL while both are the same.  Names stand in two lists, seen and durable, of (path, inode).
+ * A file is an inode: `data` is what a running system sees; `synced` is what the disk
+ * holds, NULL while both are the same.  Names stand in two lists, seen and durable, of
+ * (path, inode).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -29,7 +30,7 @@ struct names {
     struct name {
         char *path;
         size_t inode; /* NONE: free */
-    } *at;
+    } * at;
     size_t count;
 };
 
@@ -37,9 +38,9 @@ enum pending_kind { PENDING_WRITE, PENDING_TRUNCATE, PENDING_NAME };
 
 struct pending {
     enum pending_kind kind;
-    size_t inode;      /* write, truncate; name: what `path` is from now on, NONE: nothing */
-    uint64_t offset;   /* write; truncate: the size */
-    uint8_t *data;     /* write */
+    size_t inode; /* write, truncate; name: what `path` is from now on, NONE: nothing */
+    uint64_t offset; /* write; truncate: the size */
+    uint8_t *data;   /* write */
     size_t n;
     char *path, *gone; /* name: set, and what is removed with it (rename), or NULL */
 };
@@ -177,7 +178,8 @@ keep_synced(struct inode *f)
 {
     if (f->synced != NULL)
         return;
-    f->synced = memcpy(mem_alloc(f->size), f->size > 0 ? f->data : (uint8_t *)"", f->size);
+    f->synced =
+        memcpy(mem_alloc(f->size), f->size > 0 ? f->data : (uint8_t *)"", f->size);
     f->synced_size = f->size;
 }
 
@@ -224,7 +226,8 @@ operation(struct simdisk *d, char kind, t4_status *status, struct error *error)
     }
     *status = T4_OK;
     if (d->operations == d->fail_at) {
-        *status = error_set(error, d->fail_status, "simulated: %s", status_text(d->fail_status));
+        *status = error_set(error, d->fail_status, "simulated: %s",
+                            status_text(d->fail_status));
         return FAIL;
     }
     return GO_ON;
@@ -298,7 +301,8 @@ sim_open(void *state, const char *path, unsigned flags, struct env_file **out,
     i = lookup(&d->seen, path);
     parent_of(path, parent, sizeof parent);
     if (status != T4_OK) {
-    } else if (!is_directory(d, &d->seen, parent) || (i == NONE && !(flags & ENV_CREATE))) {
+    } else if (!is_directory(d, &d->seen, parent) ||
+               (i == NONE && !(flags & ENV_CREATE))) {
         status = error_set(error, T4_E_NOTFOUND, "cannot open %s: no such file", path);
     } else if (i != NONE && (flags & ENV_CREATE) && (flags & ENV_EXCLUSIVE)) {
         status = error_set(error, T4_E_EXISTS, "cannot create %s: it exists", path);
@@ -377,8 +381,8 @@ newest_name(const struct simdisk *d, const struct env_file *file)
 }
 
 static t4_status
-sim_pwrite(void *state, struct env_file *file, const void *data, size_t n, uint64_t offset,
-           struct error *error)
+sim_pwrite(void *state, struct env_file *file, const void *data, size_t n,
+           uint64_t offset, struct error *error)
 {
     struct simdisk *d = state;
     t4_status status;
@@ -390,7 +394,8 @@ sim_pwrite(void *state, struct env_file *file, const void *data, size_t n, uint6
     size = d->inodes[file->inode].size;
     if (v == GO_ON && file->readonly) {
         v = FAIL;
-        status = error_set(error, T4_E_IO, "cannot write %s: opened for reading", file->path);
+        status =
+            error_set(error, T4_E_IO, "cannot write %s: opened for reading", file->path);
     }
     if (v == GO_ON && d->fail_write && has_suffix(newest_name(d, file), ".wal")) {
         d->fail_write = false;
@@ -430,7 +435,8 @@ sim_truncate(void *state, struct env_file *file, uint64_t size, struct error *er
 }
 
 static t4_status
-sync_inode(struct simdisk *d, struct env_file *file, const char *kind, struct error *error)
+sync_inode(struct simdisk *d, struct env_file *file, const char *kind,
+           struct error *error)
 {
     size_t kept = 0;
     t4_status status;
@@ -519,7 +525,8 @@ sim_stat(void *state, const char *path, struct env_stat *out, struct error *erro
         size_t i = lookup(&d->seen, path);
 
         if (i == NONE)
-            status = error_set(error, T4_E_NOTFOUND, "cannot examine %s: no such file", path);
+            status =
+                error_set(error, T4_E_NOTFOUND, "cannot examine %s: no such file", path);
         else
             *out = (struct env_stat){d->inodes[i].size, i + 1, 1};
     }
@@ -591,8 +598,8 @@ sim_mkdir(void *state, const char *path, struct error *error)
 }
 
 static t4_status
-sim_list(void *state, const char *path, void (*fn)(void *arg, const char *name), void *arg,
-         struct error *error)
+sim_list(void *state, const char *path, void (*fn)(void *arg, const char *name),
+         void *arg, struct error *error)
 {
     struct simdisk *d = state;
     char parent[256];
@@ -609,6 +616,22 @@ sim_list(void *state, const char *path, void (*fn)(void *arg, const char *name),
         if (n->inode != NONE && strcmp(parent, path) == 0)
             fn(arg, strrchr(n->path, '/') + 1);
     }
+    mutex_unlock(&d->lock);
+    return status;
+}
+
+static t4_status
+sim_free_space(void *state, const char *path, uint64_t *bytes, struct error *error)
+{
+    struct simdisk *d = state;
+    t4_status status;
+
+    (void)path;
+    mutex_lock(&d->lock);
+    status = gone(d, error);
+    *bytes = UINT64_MAX / 2;
+    if (d->capacity > 0)
+        *bytes = d->capacity > used(d) ? d->capacity - used(d) : 0;
     mutex_unlock(&d->lock);
     return status;
 }
@@ -662,6 +685,7 @@ make(void)
         .mkdir = sim_mkdir,
         .sync_dir = sim_sync_dir,
         .list = sim_list,
+        .free_space = sim_free_space,
         .wall_ns = sim_clock,
         .boot_ns = sim_clock,
         .random = sim_random,
@@ -773,7 +797,14 @@ simdisk_kill(const struct simdisk *d)
 
 /* --- images --- */
 
-enum selection { SELECT_NONE, SELECT_ALL, SELECT_PREFIX, SELECT_SUFFIX, SELECT_RANDOM, SELECT_TORN };
+enum selection {
+    SELECT_NONE,
+    SELECT_ALL,
+    SELECT_PREFIX,
+    SELECT_SUFFIX,
+    SELECT_RANDOM,
+    SELECT_TORN
+};
 
 #define MAX_CUTS 8u /* of prefixes, and of suffixes */
 #define RANDOM_IMAGES 5u
@@ -823,8 +854,8 @@ image(const struct simdisk *d, enum selection s, uint64_t parameter)
 
         n->inodes[i].directory = f->directory;
         n->inodes[i].size = f->synced != NULL ? f->synced_size : f->size;
-        n->inodes[i].data = copy_bytes(f->synced != NULL ? f->synced : f->data,
-                                       n->inodes[i].size);
+        n->inodes[i].data =
+            copy_bytes(f->synced != NULL ? f->synced : f->data, n->inodes[i].size);
     }
     copy_names(&names, &d->durable);
     for (size_t i = 0; i < d->pending_count; i++) {
@@ -836,7 +867,8 @@ image(const struct simdisk *d, enum selection s, uint64_t parameter)
         if (p->kind == PENDING_NAME)
             apply_name(&names, p);
         else if (p->kind == PENDING_TRUNCATE)
-            resize(&n->inodes[p->inode].data, &n->inodes[p->inode].size, (size_t)p->offset);
+            resize(&n->inodes[p->inode].data, &n->inodes[p->inode].size,
+                   (size_t)p->offset);
         else
             apply_write(&n->inodes[p->inode], p, torn, &random);
     }
@@ -881,7 +913,7 @@ image_case(const struct simdisk *d, unsigned n, uint64_t *parameter)
         return SELECT_ALL;
     n -= 2;
     if (n < 2 * c) {
-        /* Where there are more than MAX_CUTS, the newest: older ones had their turn before. */
+        /* Of more than MAX_CUTS the newest: older ones had their turn before. */
         *parameter = d->pending_count - 1 - n % c;
         return n < c ? SELECT_PREFIX : SELECT_SUFFIX;
     }

@@ -1,12 +1,13 @@
 /*
  * simdisk.h - a disk in memory that loses, tears and reorders what was not synced.
  *
- * Implements struct env.  For each file it keeps what a running system sees (the page cache)
- * and what is on the disk, and between them the list of pending operations: writes that no
- * sync covered, and creations, renames and removals that no sync of their directory covered.
- * At a crash any subset of the pending operations may have reached the disk; simdisk_image()
- * makes the disk that one such subset leaves.  Stricter than real file systems: a file's own
- * sync does not make its name durable, and operations on names may be lost in any order.
+ * Implements struct env.  For each file it keeps what a running system sees (the page
+ * cache) and what is on the disk, and between them the list of pending operations: writes
+ * that no sync covered, and creations, renames and removals that no sync of their
+ * directory covered. At a crash any subset of the pending operations may have reached the
+ * disk; simdisk_image() makes the disk that one such subset leaves.  Stricter than real
+ * file systems: a file's own sync does not make its name durable, and operations on names
+ * may be lost in any order.
  *
  * All operations that change something are numbered from 1.  One lock, any thread.
  *
@@ -29,14 +30,14 @@ uint64_t simdisk_operations(const struct simdisk *d);
 char simdisk_kind(const struct simdisk *d, uint64_t operation);
 
 /* --- crashes --- */
-/* Operation n happens at most in the page cache, and from then on every call fails.  0: never */
+/* Operation n happens at most in the page cache; then every call fails.  0: never */
 void simdisk_crash_at(struct simdisk *d, uint64_t n);
 bool simdisk_crashed(const struct simdisk *d);
 /* The process was killed, the machine runs on: page cache and pending operations stay. */
 struct simdisk *simdisk_kill(const struct simdisk *d);
 /*
- * The power was cut: the disk of case n of simdisk_images(), with nothing pending.  Both new
- * disks go on with the numbering, crash point, faults and phase of the old one.
+ * The power was cut: the disk of case n of simdisk_images(), with nothing pending.  Both
+ * new disks go on with the numbering, crash point, faults and phase of the old one.
  */
 unsigned simdisk_images(const struct simdisk *d);
 struct simdisk *simdisk_image(const struct simdisk *d, unsigned n);
@@ -48,7 +49,7 @@ struct simdisk *simdisk_image_last(const struct simdisk *d, size_t n);
 struct simdisk *simdisk_image_torn(const struct simdisk *d, uint64_t seed);
 
 /* --- faults --- */
-/* Operation n fails with this status and changes nothing; a write may leave its first half. */
+/* Operation n fails with this status; a write may leave its first half. */
 void simdisk_fail_at(struct simdisk *d, uint64_t n, t4_status status);
 /* The next write to a segment of the log leaves its first half, then NOSPACE. */
 void simdisk_fail_next_write(struct simdisk *d);
@@ -57,9 +58,9 @@ void simdisk_capacity(struct simdisk *d, uint64_t bytes);
 uint64_t simdisk_used(struct simdisk *d);
 
 /*
- * --- syncs by site ---
- * A site is "phase: kind object", for example "prepare: fsync of a new segment".  Every site
- * that was met is remembered in order; a sync at the ignored site answers OK and does nothing.
+ * --- syncs by site --- A site is "phase: kind object", for example "prepare: fsync of a
+ * new segment".  Every site that was met is remembered in order; a sync at the ignored
+ * site answers OK and does nothing.
  */
 void simdisk_phase(struct simdisk *d, const char *phase); /* a literal */
 size_t simdisk_sites(const struct simdisk *d);

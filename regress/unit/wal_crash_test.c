@@ -2,11 +2,11 @@
  * wal_crash_test.c - the log survives a crash at every operation, in every way a disk may
  * have taken the operations that were not synced.
  *
- * One script uses everything the log does.  It is run once for each of its operations, which
- * is then the last one; each image of the disk that may be left behind is recovered, checked
- * and used on, with a second crash at a random operation.  The same again with each sync of
- * the script ignored in turn: that must be noticed, so no sync can be dropped by accident
- * (and none is there without need).
+ * One script uses everything the log does.  It is run once for each of its operations,
+ * which is then the last one; each image of the disk that may be left behind is
+ * recovered, checked and used on, with a second crash at a random operation.  The same
+ * again with each sync of the script ignored in turn: that must be noticed, so no sync
+ * can be dropped by accident (and none is there without need).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -33,19 +33,15 @@ step(struct world *w, unsigned n)
 {
     t4_status status = T4_OK;
 
-#define DO(call)                                                                              \
-    do {                                                                                      \
-        if ((status = (call)) != T4_OK)                                                       \
-            return status;                                                                    \
+#define DO(call)                                                                         \
+    do {                                                                                 \
+        if ((status = (call)) != T4_OK)                                                  \
+            return status;                                                               \
     } while (0)
 
     switch (n) {
-    case 0:
-        DO(world_boot(w, 0));
-        break;
-    case 1:
-        DO(world_prepare(w));
-        break;
+    case 0: DO(world_boot(w, 0)); break;
+    case 1: DO(world_prepare(w)); break;
     case 2:
         DO(world_write(w, SIZES(40, 100, 300)));
         DO(world_sync(w));
@@ -54,18 +50,12 @@ step(struct world *w, unsigned n)
         DO(world_write(w, SIZES(1000, 10, 5000, 10, 10)));
         DO(world_sync(w));
         break;
-    case 4:
-        DO(world_mark(w));
-        break;
+    case 4: DO(world_mark(w)); break;
     case 5: /* into the prepared segment and one that is created at once */
         DO(world_write(w, SIZES(20000, 20000, 20000, 20000, 20000, 20000)));
         break;
-    case 6:
-        DO(world_sync(w));
-        break;
-    case 7:
-        DO(world_prepare(w));
-        break;
+    case 6: DO(world_sync(w)); break;
+    case 7: DO(world_prepare(w)); break;
     case 8: /* kill -9: unsynced frames in two segments, in the page cache only */
         DO(world_write(w, SIZES(70, 20000, 20000, 20000, 70)));
         DO(world_reboot(w, simdisk_kill(w->disk)));
@@ -76,17 +66,13 @@ step(struct world *w, unsigned n)
         DO(world_write(w, SIZES(200)));
         DO(world_sync(w));
         break;
-    case 10:
-        DO(world_prepare(w));
-        break;
+    case 10: DO(world_prepare(w)); break;
     case 11: /* bigger than a segment: the prepared one is replaced */
         DO(world_write(w, SIZES(100, 100000, 100)));
         DO(world_sync(w));
         break;
-    case 12:
-        DO(world_prepare(w));
-        break;
-    case 13: /* the disk is full in the middle of writing: nothing of that group may come back */
+    case 12: DO(world_prepare(w)); break;
+    case 13: /* the disk is full in the middle of writing: nothing of it may come back */
         simdisk_fail_next_write(w->disk);
         w->full_from = simdisk_operations(w->disk);
         status = world_write(w, SIZES(300, 300, 300, 300, 3000));
@@ -134,9 +120,7 @@ step(struct world *w, unsigned n)
         DO(world_write(w, SIZES(15000, 15000, 400)));
         DO(world_sync(w));
         break;
-    case 22:
-        DO(world_mark(w));
-        break;
+    case 22: DO(world_mark(w)); break;
     case 23:
         DO(world_prepare(w));
         DO(world_write(w, SIZES(10, 20)));
@@ -187,7 +171,8 @@ check_mark(struct world *w, const struct simdisk *image)
     if (at != NULL) {
         at[entry->len - 1] ^= 4;
         r.durable = 0;
-        if (world_open(&r, 0) != T4_E_CORRUPT || strstr(r.why, "is damaged at offset") == NULL)
+        if (world_open(&r, 0) != T4_E_CORRUPT ||
+            strstr(r.why, "is damaged at offset") == NULL)
             at = NULL;
     }
     if (at == NULL)
@@ -197,7 +182,7 @@ check_mark(struct world *w, const struct simdisk *image)
     world_free(&r);
 }
 
-/* Uses a recovered log on, up to a crash at a random operation (0: none), and once more. */
+/* Uses a recovered log on, up to a crash at an operation (0: none), and once more. */
 static void
 use_on(struct world *r, uint64_t crash_in, uint64_t random)
 {
@@ -242,8 +227,8 @@ check_image(struct world *w, struct simdisk *image, const char *name, uint64_t r
 }
 
 /*
- * kill -9 at the crash point, then a power cut: what was recovered in between must stay, and
- * what was acknowledged after it.
+ * kill -9 at the crash point, then a power cut: what was recovered in between must stay,
+ * and what was acknowledged after it.
  */
 static bool
 check_kill(struct world *w, uint64_t random)
@@ -252,7 +237,8 @@ check_kill(struct world *w, uint64_t random)
 
     world_clone(&r, w, simdisk_kill(w->disk));
     if (world_open(&r, 0) == T4_OK)
-        world_reboot(&r, simdisk_image(r.disk, (unsigned)random % simdisk_images(r.disk)));
+        world_reboot(&r,
+                     simdisk_image(r.disk, (unsigned)random % simdisk_images(r.disk)));
     if (r.why[0] == '\0')
         check_image(&r, simdisk_kill(r.disk), "killed, then a power cut", random);
     if (r.why[0] == '\0') {
@@ -281,7 +267,8 @@ check_images(struct world *w, struct tally *tally)
     tally->points++;
     for (unsigned i = 0; i < n && w->why[0] == '\0'; i++) {
         tally->images++;
-        check_image(w, simdisk_image(w->disk, i), simdisk_image_name(w->disk, i), random + i);
+        check_image(w, simdisk_image(w->disk, i), simdisk_image_name(w->disk, i),
+                    random + i);
     }
     tally->images++;
     return w->why[0] == '\0' && check_kill(w, random);
@@ -289,7 +276,7 @@ check_images(struct world *w, struct tally *tally)
 
 /* --- every crash point --- */
 
-/* One thread is all there is here; under ThreadSanitizer, 20 times as slow, a part will do. */
+/* There is one thread here: under ThreadSanitizer, 20 times as slow, a part will do. */
 #ifdef __SANITIZE_THREAD__
 #define STRIDE 13
 #else

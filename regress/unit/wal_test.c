@@ -74,7 +74,7 @@ assert_says(const struct world *w, const char *text)
 
 /* --- reading back --- */
 
-/* A reader at each revision begins with the first entry that has it, and goes on to the end. */
+/* A reader at each revision begins with the first entry that has it, and goes on. */
 static void
 check_readers(struct world *w, int64_t step)
 {
@@ -89,7 +89,8 @@ check_readers(struct world *w, int64_t step)
             expected++;
         assert_int_equal(wal_reader_open(w->wal, revision, &r, &w->error), T4_OK);
         for (unsigned n = 0; n < 40 && expected <= w->count; n++, expected++) {
-            assert_int_equal(wal_reader_next(r, w->count, &index, &entry, &w->error), T4_OK);
+            assert_int_equal(wal_reader_next(r, w->count, &index, &entry, &w->error),
+                             T4_OK);
             assert_int_equal(index, expected);
             assert_true(slice_equal(entry, buffer_slice(&w->entries[index - 1])));
         }
@@ -133,7 +134,8 @@ reader_follows_the_writer(void **state)
     for (unsigned i = 1; i <= 200; i++) {
         assert_int_equal(world_write(&w, SIZES(1000 + i)), T4_OK);
         /* Written, but not committed: the limit holds it back. */
-        assert_int_equal(wal_reader_next(r, i - 1, &index, &entry, &w.error), T4_E_NOTFOUND);
+        assert_int_equal(wal_reader_next(r, i - 1, &index, &entry, &w.error),
+                         T4_E_NOTFOUND);
         assert_int_equal(world_sync(&w), T4_OK);
         if (i % 3 == 0)
             assert_int_equal(world_mark(&w), T4_OK);
@@ -184,7 +186,7 @@ old_segments_are_not_read_at_start(void **state)
     assert_int_equal(wal_segments(w.wal), 1001);
     before = simdisk_bytes_read(w.disk);
     assert_int_equal(reopen(&w, w.count - 3), T4_OK);
-    /* Header and start frame of each, and the last four and the spare one whole, twice. */
+    /* Header and start frame of each; the last four and the spare one whole, twice. */
     assert_true(simdisk_bytes_read(w.disk) - before < 1001 * 4500 + 10 * WORLD_SEGMENT);
     assert_true(world_read_all(&w));
     world_free(&w);
@@ -395,7 +397,7 @@ shortened_file_is_refused(void **state)
     world_free(&w);
 }
 
-/* Any bit flipped in what is durable: refused, or (padding of nothing) still all there. */
+/* Any bit flipped: refused, or (behind the end) everything is still there. */
 static void
 every_flipped_bit_is_noticed(void **state)
 {
@@ -513,7 +515,8 @@ old_damage_is_found_when_read(void **state)
     assert_int_equal(wal_reader_open(w.wal, 1, &r, &w.error), T4_E_CORRUPT);
     assert_says(&w, "0000000000000001.wal");
     assert_says(&w, "entry 2 ");
-    assert_int_equal(wal_reader_open(w.wal, world_revision(w.count), &r, &w.error), T4_OK);
+    assert_int_equal(wal_reader_open(w.wal, world_revision(w.count), &r, &w.error),
+                     T4_OK);
     wal_reader_close(r);
     world_free(&w);
 }
@@ -537,8 +540,8 @@ what_the_engine_holds_was_durable(void **state)
 }
 
 /*
- * A group is torn: its first frame is lost, the others are there.  A new entry of just the
- * right size would end where they begin; they must not come back to life behind it.
+ * A group is torn: its first frame is lost, the others are there.  A new entry of just
+ * the right size would end where they begin; they must not come back to life behind it.
  */
 static void
 torn_frames_stay_dead(void **state)
@@ -580,7 +583,8 @@ frames_are_bound_to_their_place(void **state)
     assert_int_equal(f.synced_through, 8);
     assert_int_equal(f.object_frontier, 5);
     assert_true(slice_equal(f.entry, buffer_slice(&entry)));
-    assert_false(frame_parse(frame.data, frame.len, 78, 8192, &f)); /* another segment's */
+    assert_false(
+        frame_parse(frame.data, frame.len, 78, 8192, &f)); /* another segment's */
     assert_false(frame_parse(frame.data, frame.len, 77, 8200, &f)); /* another place */
     assert_false(frame_parse(frame.data, frame.len - 8, 77, 8192, &f));
     for (size_t bit = 0; bit < frame.len * 8; bit++) {
@@ -635,8 +639,7 @@ full_disk_refuses_and_recovers(void **state)
     assert_true(deletes > 30);
     assert_int_equal(wal_reserve(w.wal, frame, true), T4_E_NOSPACE);
 
-    /* With the reserve's room a segment can be made, but the state stays until the reserve is
-     * back. */
+    /* The reserve's room makes a segment, but the reserve must be back, too. */
     assert_int_equal(world_prepare(&w), T4_E_NOSPACE);
     assert_true(wal_nospace(w.wal));
     assert_int_equal(wal_reserve(w.wal, frame, false), T4_E_NOSPACE);
@@ -653,7 +656,7 @@ full_disk_refuses_and_recovers(void **state)
     world_free(&w);
 }
 
-/* What was promised is written, although the disk is full by then and nothing was prepared. */
+/* What was promised is written, although the disk is full by then. */
 static void
 promises_are_kept(void **state)
 {
@@ -666,7 +669,8 @@ promises_are_kept(void **state)
     assert_int_equal(world_prepare(&w), T4_OK);
     simdisk_capacity(w.disk, simdisk_used(w.disk));
     assert_int_equal(wal_reserve(w.wal, 6 * wal_frame_size(20100), false), T4_OK);
-    assert_int_equal(world_write(&w, SIZES(20000, 20000, 20000, 20000, 20000, 20000)), T4_OK);
+    assert_int_equal(world_write(&w, SIZES(20000, 20000, 20000, 20000, 20000, 20000)),
+                     T4_OK);
     assert_int_equal(world_write(&w, SIZES(20000)), T4_OK); /* the reserve's room */
     assert_true(wal_nospace(w.wal));
     assert_int_equal(world_write(&w, SIZES(20000, 20000, 20000)), T4_E_NOSPACE);
@@ -687,7 +691,8 @@ promises_are_counted(void **state)
     (void)state;
     set_up(&w);
     assert_int_equal(world_write(&w, SIZES(50000)), T4_OK);
-    assert_int_equal(world_write(&w, SIZES(50000)), T4_OK); /* in the second segment now */
+    assert_int_equal(world_write(&w, SIZES(50000)),
+                     T4_OK); /* in the second segment now */
     simdisk_capacity(w.disk, simdisk_used(w.disk));
     assert_int_equal(world_prepare(&w), T4_E_NOSPACE);
     room = WORLD_SEGMENT - 4096 - 72 - 32 - wal_frame_size(w.entries[1].len);
@@ -700,7 +705,7 @@ promises_are_counted(void **state)
     world_free(&w);
 }
 
-/* A frame that does not fit the rest of a segment leaves it empty: that is not promised. */
+/* A frame that does not fit the rest of a segment leaves it empty: not promised. */
 static void
 promises_allow_for_the_end_of_a_segment(void **state)
 {

@@ -70,8 +70,8 @@ write_entries(void *arg)
                 s->wrong++;
             wal_group_add(&g, index, world_revision(index), buffer_slice(&entry));
         }
-        if (wal_write(s->wal, &g, NULL) != T4_OK || wal_sync(s->wal, &synced, NULL) != T4_OK ||
-            synced != index)
+        if (wal_write(s->wal, &g, NULL) != T4_OK ||
+            wal_sync(s->wal, &synced, NULL) != T4_OK || synced != index)
             s->wrong++;
         if (index % 7 == 0 && wal_mark(s->wal, NULL) != T4_OK)
             s->wrong++;
@@ -139,7 +139,8 @@ follow(void *arg)
         struct t4_slice entry;
 
         for (; next <= limit; next++) {
-            if (wal_reader_next(r, limit, &index, &entry, NULL) != T4_OK || index != next) {
+            if (wal_reader_next(r, limit, &index, &entry, NULL) != T4_OK ||
+                index != next) {
                 s->wrong++;
                 goto out;
             }
@@ -223,7 +224,8 @@ many_threads(void **state)
     snprintf(log, sizeof log, "%s/wal", dir);
     mutex_init(&s.lock);
     condition_init(&s.changed);
-    assert_int_equal(wal_open(&options, 0, NULL, NULL, &s.wal, &recovered, &error), T4_OK);
+    assert_int_equal(wal_open(&options, 0, NULL, NULL, &s.wal, &recovered, &error),
+                     T4_OK);
     assert_int_equal(wal_start(s.wal, 1, 1, &error), T4_OK);
     assert_int_equal(wal_prepare(s.wal, &error), T4_OK);
     thread_start(&threads[n++], "writer", write_entries, &s);
@@ -238,7 +240,8 @@ many_threads(void **state)
     assert_true(wal_segments(s.wal) > 20);
     wal_close(s.wal);
 
-    assert_int_equal(wal_open(&options, 0, count, &replayed, &s.wal, &recovered, &error), T4_OK);
+    assert_int_equal(wal_open(&options, 0, count, &replayed, &s.wal, &recovered, &error),
+                     T4_OK);
     assert_int_equal(replayed, ENTRIES);
     assert_int_equal(recovered.last_index, ENTRIES);
     assert_false(recovered.torn);

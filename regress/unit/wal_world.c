@@ -114,7 +114,8 @@ compare(void *arg, uint64_t index, struct t4_slice entry, struct error *error)
     else if (index > r->w->count)
         wrong(r->w, "entry %llu was never written", (unsigned long long)index);
     else if (!slice_equal(entry, buffer_slice(&r->w->entries[index - 1])))
-        wrong(r->w, "entry %llu has other bytes than were written", (unsigned long long)index);
+        wrong(r->w, "entry %llu has other bytes than were written",
+              (unsigned long long)index);
     r->next = index + 1;
     return T4_OK;
 }
@@ -128,7 +129,8 @@ world_open(struct world *w, uint64_t flushed)
     wal_close(w->wal);
     w->wal = NULL;
     simdisk_phase(w->disk, "open");
-    status = wal_open(&w->options, flushed, compare, &r, &w->wal, &w->recovered, &w->error);
+    status =
+        wal_open(&w->options, flushed, compare, &r, &w->wal, &w->recovered, &w->error);
     if (status == T4_E_IO)
         return status;
     if (status != T4_OK) {
@@ -137,7 +139,8 @@ world_open(struct world *w, uint64_t flushed)
     }
     if (w->recovered.last_index < w->durable)
         wrong(w, "the log ends at %llu, but %llu was durable",
-              (unsigned long long)w->recovered.last_index, (unsigned long long)w->durable);
+              (unsigned long long)w->recovered.last_index,
+              (unsigned long long)w->durable);
     if (w->recovered.last_index > w->count)
         wrong(w, "the log ends at %llu, but only %zu were written",
               (unsigned long long)w->recovered.last_index, w->count);
@@ -259,12 +262,14 @@ world_read_all(struct world *w)
         wrong(w, "no reader: %s", w->error.message);
         return false;
     }
-    while ((status = wal_reader_next(reader, UINT64_MAX, &index, &entry, &w->error)) == T4_OK)
+    while ((status = wal_reader_next(reader, UINT64_MAX, &index, &entry, &w->error)) ==
+           T4_OK)
         compare(&r, index, entry, NULL);
     wal_reader_close(reader);
     if (status != T4_E_NOTFOUND)
         wrong(w, "reading back: %s", w->error.message);
     if (r.next != w->count + 1)
-        wrong(w, "reading back ended before %llu of %zu", (unsigned long long)r.next, w->count);
+        wrong(w, "reading back ended before %llu of %zu", (unsigned long long)r.next,
+              w->count);
     return w->why[0] == '\0';
 }

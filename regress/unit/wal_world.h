@@ -1,10 +1,11 @@
 /*
  * wal_world.h - a log on a simulated disk together with what must be in it.
  *
- * Every function that uses the log updates the expectation first, and every boot compares: an
- * entry that a completed sync covered is there, byte for byte, in its place; what is beyond is
- * a prefix of what was written; what was refused or lost never comes back; generation and term
- * of a completed start are there.  The first violation is kept in `why`.
+ * Every function that uses the log updates the expectation first, and every boot
+ * compares: an entry that a completed sync covered is there, byte for byte, in its place;
+ * what is beyond is a prefix of what was written; what was refused or lost never comes
+ * back; generation and term of a completed start are there.  The first violation is kept
+ * in `why`.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -23,16 +24,17 @@ struct world {
     struct wal_options options;
     struct buffer *entries; /* [i]: entry i + 1 as written last */
     size_t count;
-    uint64_t durable;       /* completed syncs cover this index */
-    uint64_t marked;        /* a completed mark or start says so */
+    uint64_t durable;          /* completed syncs cover this index */
+    uint64_t marked;           /* a completed mark or start says so */
     uint64_t generation, term; /* of the last completed start */
     uint64_t tried_term;
-    uint64_t unique;        /* makes the bytes of each entry its own */
-    unsigned torn_boots;    /* boots that found a torn tail */
-    uint64_t full_from, full_to; /* operations of writing a group when the disk was full */
+    uint64_t unique;     /* makes the bytes of each entry its own */
+    unsigned torn_boots; /* boots that found a torn tail */
+    uint64_t full_from,
+        full_to; /* operations of writing a group when the disk was full */
     struct wal_recovered recovered;
     struct error error;
-    char why[1200];         /* empty: nothing wrong so far */
+    char why[1200]; /* empty: nothing wrong so far */
 };
 
 /* Takes the disk. */

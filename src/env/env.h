@@ -1,14 +1,16 @@
 /*
  * env.h - the only way to files, clocks and randomness.
  *
- * All file access of log, identity and other metadata goes through struct env, so that a test
- * can put a simulated disk (one that loses, tears and reorders what was not synced) and its own
- * clock underneath.  env_posix() is the real one.  (Storage plugins do their own I/O.)
+ * All file access of log, identity and other metadata goes through struct env, so that a
+ * test can put a simulated disk (one that loses, tears and reorders what was not synced)
+ * and its own clock underneath.  env_posix() is the real one.  (Storage plugins do their
+ * own I/O.)
  *
- * Every function may be called from any thread; one file's pwrite and sync may overlap with
- * pread.  Errors come back as t4_status with the reason in *error (which may be NULL):
- * NOTFOUND, EXISTS, NOSPACE (ENOSPC, EDQUOT: nothing about the file is in doubt), BUSY (lock
- * held elsewhere), IO (everything else; for a sync: nothing about the file is known any more).
+ * Every function may be called from any thread; one file's pwrite and sync may overlap
+ * with pread.  Errors come back as t4_status with the reason in *error (which may be
+ * NULL): NOTFOUND, EXISTS, NOSPACE (ENOSPC, EDQUOT: nothing about the file is in doubt),
+ * BUSY (lock held elsewhere), IO (everything else; for a sync: nothing about the file is
+ * known any more).
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -53,6 +55,9 @@ struct env {
     /* Calls fn for each entry of a directory, in no order, without . and .. */
     t4_status (*list)(void *, const char *path, void (*fn)(void *arg, const char *name),
                       void *arg, struct error *);
+
+    /* Bytes that can still be written to the file system of `path` (quotas not counted). */
+    t4_status (*free_space)(void *, const char *path, uint64_t *bytes, struct error *);
 
     uint64_t (*wall_ns)(void *); /* CLOCK_REALTIME */
     uint64_t (*boot_ns)(void *); /* CLOCK_BOOTTIME: never goes back, counts suspend */

@@ -1,9 +1,9 @@
 /*
  * posix.c - struct env on the real machine: files, clocks and randomness.
  *
- * Error mapping, the part that matters: ENOSPC and EDQUOT of a write are NOSPACE (nothing is
- * in doubt), but of a sync they are IO like everything else, because a failed sync leaves
- * pages in a state that nobody knows.
+ * Error mapping, the part that matters: ENOSPC and EDQUOT of a write are NOSPACE (nothing
+ * is in doubt), but of a sync they are IO like everything else, because a failed sync
+ * leaves pages in a state that nobody knows.
  *
  * Entry point: env_posix().  Any thread.
  *
@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,7 +108,8 @@ posix_pwrite(void *state, struct env_file *f, const void *data, size_t n, uint64
 
     (void)state;
     while (done < n) {
-        ssize_t r = pwrite(f->fd, (const char *)data + done, n - done, (off_t)(offset + done));
+        ssize_t r =
+            pwrite(f->fd, (const char *)data + done, n - done, (off_t)(offset + done));
 
         if (r > 0)
             done += (size_t)r;
@@ -169,7 +171,8 @@ posix_stat(void *state, const char *path, struct env_stat *out, struct error *er
     (void)state;
     if (stat(path, &st) != 0)
         return fail(error, errno, "examine", path);
-    *out = (struct env_stat){(uint64_t)st.st_size, (uint64_t)st.st_ino, (uint64_t)st.st_dev};
+    *out =
+        (struct env_stat){(uint64_t)st.st_size, (uint64_t)st.st_ino, (uint64_t)st.st_dev};
     return T4_OK;
 }
 
@@ -216,8 +219,8 @@ posix_mkdir(void *state, const char *path, struct error *error)
     if (number == EEXIST && stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode))
             return T4_OK;
-        return error_set(error, T4_E_IO, "cannot create directory %s: a file is in its place",
-                         path);
+        return error_set(error, T4_E_IO,
+                         "cannot create directory %s: a file is in its place", path);
     }
     return fail(error, number, "create directory", path);
 }
@@ -237,8 +240,8 @@ posix_sync_dir(void *state, const char *path, struct error *error)
 }
 
 static t4_status
-posix_list(void *state, const char *path, void (*fn)(void *arg, const char *name), void *arg,
-           struct error *error)
+posix_list(void *state, const char *path, void (*fn)(void *arg, const char *name),
+           void *arg, struct error *error)
 {
     DIR *dir = opendir(path);
     struct dirent *e;
@@ -253,6 +256,22 @@ posix_list(void *state, const char *path, void (*fn)(void *arg, const char *name
     number = errno;
     closedir(dir);
     return number == 0 ? T4_OK : fail(error, number, "read directory", path);
+}
+
+static t4_status
+posix_free_space(void *state, const char *path, uint64_t *bytes, struct error *error)
+{
+    struct statvfs st;
+    int r;
+
+    (void)state;
+    do
+        r = statvfs(path, &st);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return fail(error, errno, "examine the file system of", path);
+    *bytes = (uint64_t)st.f_bavail * st.f_frsize;
+    return T4_OK;
 }
 
 static uint64_t
@@ -291,7 +310,8 @@ posix_random(void *state, void *buffer, size_t n)
         if (r > 0) {
             done += (size_t)r;
         } else if (errno != EINTR) {
-            fprintf(stderr, "t4: cannot get random numbers: %s; stopping\n", strerror(errno));
+            fprintf(stderr, "t4: cannot get random numbers: %s; stopping\n",
+                    strerror(errno));
             abort();
         }
     }
@@ -315,6 +335,7 @@ env_posix(void)
         .mkdir = posix_mkdir,
         .sync_dir = posix_sync_dir,
         .list = posix_list,
+        .free_space = posix_free_space,
         .wall_ns = posix_wall_ns,
         .boot_ns = posix_boot_ns,
         .random = posix_random,

@@ -1,17 +1,18 @@
 /*
  * append.c - beginning to append, writing groups, syncing, marks.
  *
- * A group is planned first: which of its frames go to which segment, and are those segments
- * there?  Only then is anything written, so that a full disk, which shows when a segment is
- * created, leaves the log as it was.  Should writing itself meet a full disk (a file system
- * that copies on write), what was written is overwritten with zeros and synced: nothing of a
- * group that was refused may come back.
+ * A group is planned first: which of its frames go to which segment, and are those
+ * segments there?  Only then is anything written, so that a full disk, which shows when a
+ * segment is created, leaves the log as it was.  Should writing itself meet a full disk
+ * (a file system that copies on write), what was written is overwritten with zeros and
+ * synced: nothing of a group that was refused may come back.
  *
- * Entry points: wal_start(), wal_group_*(), wal_write(), wal_sync(), wal_mark(), wal_roll(),
- * wal_close().  Runs on the sync thread (wal_group_*: the owner of the group).
+ * Entry points: wal_start(), wal_group_*(), wal_write(), wal_sync(), wal_mark(),
+ * wal_roll(), wal_close().  Runs on the sync thread (wal_group_*: the owner of the
+ * group).
  *
  * Invariants
- *  (1) synced_through in a frame is an index that was durable before the frame was written
+ *  (1) synced_through in a frame is an index that was durable before it was written
  *  (2) a frame is written only at a place where everything from there on is zero or was
  *      written by this process since wal_start()
  *  (3) room for a mark is left in every segment
@@ -36,8 +37,9 @@ wal_dead(struct wal *w, struct error *error)
     if (error != NULL) {
         error->status = T4_E_IO;
         error_wrap(error, "the log cannot go on");
-        error_hint(error, "after a failed write or sync nothing about the file is known any "
-                          "more: check the disk and start again");
+        error_hint(error,
+                   "after a failed write or sync nothing about the file is known any "
+                   "more: check the disk and start again");
     }
     return T4_E_IO;
 }
@@ -130,9 +132,10 @@ write_start(struct wal *w, struct segment *s, uint64_t offset, const struct fram
 
     buffer_clear(&w->scratch);
     frame_append_start(&w->scratch, start);
-    frame_finish(w->scratch.data, s->salt, offset, start->first_index - 1, w->object_frontier);
-    status = w->env->pwrite(w->env->state, s->file, w->scratch.data, w->scratch.len, offset,
-                            error);
+    frame_finish(w->scratch.data, s->salt, offset, start->first_index - 1,
+                 w->object_frontier);
+    status = w->env->pwrite(w->env->state, s->file, w->scratch.data, w->scratch.len,
+                            offset, error);
     if (status == T4_E_NOSPACE)
         return status;
     if (status == T4_OK)
@@ -231,7 +234,8 @@ wal_close(struct wal *w)
 /* --- groups --- */
 
 void
-wal_group_add(struct wal_group *g, uint64_t index, int64_t revision, struct t4_slice entry)
+wal_group_add(struct wal_group *g, uint64_t index, int64_t revision,
+              struct t4_slice entry)
 {
     WAL_ASSERT(index > 0 && (g->last_index == 0 || index == g->last_index + 1));
     if (g->last_index == 0) {
@@ -264,8 +268,8 @@ wal_group_free(struct wal_group *g)
 static bool
 decode_head(const uint8_t *frame, struct entry *e)
 {
-    struct byte_reader r = reader_of(
-        slice_of(frame + FRAME_HEADER_BYTES + 1, get_u32le(frame) - 1));
+    struct byte_reader r =
+        reader_of(slice_of(frame + FRAME_HEADER_BYTES + 1, get_u32le(frame) - 1));
 
     return entry_decode_head(&r, e);
 }
@@ -280,8 +284,12 @@ add_part(struct wal *w, struct segment *s, size_t position, uint64_t offset, siz
         w->parts = mem_realloc(w->parts, w->part_capacity * sizeof *w->parts);
     }
     p = &w->parts[w->part_count++];
-    *p = (struct part){.segment = s, .position = position, .from = from, .to = from,
-                       .offset = offset, .end = offset};
+    *p = (struct part){.segment = s,
+                       .position = position,
+                       .from = from,
+                       .to = from,
+                       .offset = offset,
+                       .end = offset};
     return p;
 }
 
@@ -296,8 +304,8 @@ plan_roll(struct wal *w, uint64_t last, int64_t revision, size_t from, size_t fr
     t4_status status;
 
     status = segment_ready(
-        w, position, SEGMENT_HEADER_BYTES + START_FRAME_BYTES + frame + MARK_FRAME_BYTES, &s,
-        error);
+        w, position, SEGMENT_HEADER_BYTES + START_FRAME_BYTES + frame + MARK_FRAME_BYTES,
+        &s, error);
     if (status != T4_OK)
         return status;
     p = add_part(w, s, position, SEGMENT_HEADER_BYTES + START_FRAME_BYTES, from);
@@ -377,8 +385,8 @@ write_part(struct wal *w, struct wal_group *g, const struct part *p, struct erro
     for (size_t at = p->from; at < p->to; at += frame_size_at(g->frames.data + at))
         frame_finish(g->frames.data + at, s->salt, p->offset + (at - p->from), synced,
                      w->object_frontier);
-    return w->env->pwrite(w->env->state, s->file, g->frames.data + p->from, p->to - p->from,
-                          p->offset, error);
+    return w->env->pwrite(w->env->state, s->file, g->frames.data + p->from,
+                          p->to - p->from, p->offset, error);
 }
 
 /* The disk was full in the middle of a group: leaves no trace of its first n parts. */
@@ -413,7 +421,8 @@ add_points(struct segment *s, const struct part *p, const struct wal_group *g)
         struct entry e;
 
         size = frame_size_at(g->frames.data + at);
-        if (offset < (known->count > 0 ? known->at[known->count - 1].offset : 0) + POINT_DISTANCE)
+        if (offset <
+            (known->count > 0 ? known->at[known->count - 1].offset : 0) + POINT_DISTANCE)
             continue;
         if (decode_head(g->frames.data + at, &e))
             points_add(&s->points, offset, e.index, e.revision);
@@ -430,7 +439,8 @@ commit_plan(struct wal *w, const struct wal_group *g)
         struct segment *s = p->segment;
 
         if (p->starts) {
-            struct frame start = {.log_end = p->log_end, .first_index = p->log_end + 1,
+            struct frame start = {.log_end = p->log_end,
+                                  .first_index = p->log_end + 1,
                                   .revision = p->before_revision};
 
             begin_segment(w, s, &start);
@@ -445,8 +455,8 @@ commit_plan(struct wal *w, const struct wal_group *g)
         if (!s->dirty) {
             if (w->unsynced_count == w->unsynced_capacity) {
                 w->unsynced_capacity = w->unsynced_capacity * 2 + 4;
-                w->unsynced = mem_realloc(w->unsynced,
-                                          w->unsynced_capacity * sizeof(struct segment *));
+                w->unsynced = mem_realloc(w->unsynced, w->unsynced_capacity *
+                                                           sizeof(struct segment *));
             }
             w->unsynced[w->unsynced_count++] = s;
             s->dirty = true;
@@ -570,9 +580,10 @@ wal_mark(struct wal *w, struct error *error)
     WAL_ASSERT(s->end + MARK_FRAME_BYTES <= s->bytes);
     buffer_clear(&w->scratch);
     frame_append_mark(&w->scratch);
-    frame_finish(w->scratch.data, s->salt, s->end, atomic_load(&w->synced), w->object_frontier);
-    status = w->env->pwrite(w->env->state, s->file, w->scratch.data, w->scratch.len, s->end,
-                            error);
+    frame_finish(w->scratch.data, s->salt, s->end, atomic_load(&w->synced),
+                 w->object_frontier);
+    status = w->env->pwrite(w->env->state, s->file, w->scratch.data, w->scratch.len,
+                            s->end, error);
     if (status == T4_E_NOSPACE)
         return status; /* the next frame overwrites all of what was written */
     if (status != T4_OK)

@@ -16,9 +16,9 @@
  *
  * Behind it frames at multiples of 8, then zeros:
  *    0  u32  length of the body
- *    4  u32  checksum: CRC-32C over salt, offset of the frame in the file (u64), length (u32),
- *            and all bytes of the frame from 8 on, padding included
- *    8  u64  synced_through: the log was durable up to this index before the frame was written
+ *    4  u32  checksum: CRC-32C over salt, offset of the frame in the file (u64), length
+ *            (u32), and all bytes of the frame from 8 on, padding included
+ *    8  u64  synced_through: the log was durable up to this index before this was written
  *   16  u64  object frontier: the log was in the object store up to this index
  *   24  body: u8 kind, payload
  *       zeros up to a multiple of 8
@@ -26,17 +26,18 @@
  * Kinds and payloads:
  *   1 entry  the encoded entry (fmt/entry.c)
  *   2 start  u64 generation · u64 term · u64 log_end · u64 first_index · i64 revision
- *            The log before this frame ends at log_end: whatever older segments hold above it
- *            is void.  The next entry is first_index; that is log_end + 1, unless the entries
- *            between are only in the storage engine.  revision: that of entry first_index - 1,
- *            -1 when it is not known.  A segment that counts begins with a start frame; more
- *            of them may follow.
+ *            The log before this frame ends at log_end: what older segments hold above it is
+ *            void.  The next entry is first_index; that is log_end + 1, unless the entries
+ *            between are only in the storage engine.  revision: that of entry
+ *            first_index - 1, -1 when it is not known.  A segment that counts begins with
+ *            a start frame; more of them may follow.
  *   3 mark   empty: carries synced_through
  *
- * A frame is valid if its length fits the file, the checksum is right, the kind is known, a
- * start or mark has its exact length, an entry's head decodes, and synced_through is below
- * an entry's index and a start's first_index.  Salt and offset in the checksum keep bytes of
- * another segment, of an earlier life of the disk block, or inside of a value from passing.
+ * A frame is valid if its length fits the file, the checksum is right, the kind is known,
+ * a start or mark has its exact length, an entry's head decodes, and synced_through is
+ * below an entry's index and a start's first_index.  Salt and offset in the checksum keep
+ * bytes of another segment, of an earlier life of the disk block, or inside of a value
+ * from passing.
  *
  * Pure functions, any thread.
  *
@@ -209,7 +210,8 @@ frame_parse(const uint8_t *p, size_t n, uint64_t salt, uint64_t offset, struct f
     if (n < FRAME_MIN_BYTES || offset % FRAME_ALIGN != 0)
         return false;
     f->size = frame_size_at(p);
-    if (f->size == 0 || f->size > n || get_u32le(p + 4) != checksum(p, f->size, salt, offset))
+    if (f->size == 0 || f->size > n ||
+        get_u32le(p + 4) != checksum(p, f->size, salt, offset))
         return false;
     length = get_u32le(p);
     f->kind = (enum frame_kind)body[0];

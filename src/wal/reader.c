@@ -1,13 +1,13 @@
 /*
  * reader.c - reading entries back from the log, by revision.
  *
- * A reader knows the index it wants next and where its frame is.  It never looks at a place
- * that was not written yet: the end of the current segment is asked for under the lock, so
- * reading and appending need not know of each other.  Every frame up to the segment's last
- * index must be there and valid, so whatever else is met is corruption.
+ * A reader knows the index it wants next and where its frame is.  It never looks at a
+ * place that was not written yet: the end of the current segment is asked for under the
+ * lock, so reading and appending need not know of each other.  Every frame up to the
+ * segment's last index must be there and valid, so whatever else is met is corruption.
  *
- * A segment's sparse index (a point each 64 KiB) is made while it is written or recovered;
- * an old one gets its index when a reader first needs it.
+ * A segment's sparse index (a point each 64 KiB) is made while it is written or
+ * recovered; an old one gets its index when a reader first needs it.
  *
  * Entry points: wal_reader_open(), wal_reader_next(), wal_reader_close().  Any thread.
  *
@@ -23,8 +23,8 @@
 struct wal_reader {
     struct wal *w;
     struct cursor cursor;
-    size_t position;      /* of the segment the cursor reads */
-    uint64_t last_index;  /* newest known entry of that segment */
+    size_t position;     /* of the segment the cursor reads */
+    uint64_t last_index; /* newest known entry of that segment */
     uint64_t next_index;
     int64_t min_revision; /* entries below are passed over; 0 once one was returned */
 };
@@ -75,8 +75,8 @@ make_index(struct wal *w, struct segment *s, struct error *error)
             continue;
         if (index == s->first_index)
             first_revision = f.revision;
-        if (f.offset >= (points.count > 0 ? points.at[points.count - 1].offset : 0) +
-                            POINT_DISTANCE)
+        if (f.offset >=
+            (points.count > 0 ? points.at[points.count - 1].offset : 0) + POINT_DISTANCE)
             points_add(&points, f.offset, f.index, f.revision);
         index++;
     }
@@ -114,8 +114,8 @@ point_below(const struct segment *s, int64_t revision)
 }
 
 /*
- * [w->lock] The last segment before which all revisions are below `revision`; SIZE_MAX: none.
- * *unknown: one that must be indexed before this can be told.
+ * [w->lock] The last segment before which all revisions are below `revision`; SIZE_MAX:
+ * none. *unknown: one that must be indexed before this can be told.
  */
 static size_t
 find_segment(struct wal *w, int64_t revision, struct segment **unknown)
@@ -157,7 +157,8 @@ open_in(struct wal *w, struct segment *s, size_t position, const struct point *a
 }
 
 t4_status
-wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out, struct error *error)
+wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out,
+                struct error *error)
 {
     struct segment *s;
     struct point at = {0};
@@ -193,7 +194,8 @@ wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out, struct
 }
 
 t4_status
-reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out, struct error *error)
+reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
+               struct error *error)
 {
     for (size_t i = w->count; i-- > 0;) {
         struct segment *s = w->segments[i];
@@ -205,11 +207,12 @@ reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out, struct er
             at = s->points.at[k];
         return open_in(w, s, i, &at, out, error);
     }
-    return error_set(error, T4_E_NOTFOUND, "entry %" PRIu64 " is older than the log in %s",
-                     index, w->options.dir);
+    return error_set(error, T4_E_NOTFOUND,
+                     "entry %" PRIu64 " is older than the log in %s", index,
+                     w->options.dir);
 }
 
-/* Learns how far the segment can be read by now, or goes on to the one that has next_index. */
+/* Learns how far the segment can be read by now, or goes on to that of next_index. */
 static t4_status
 advance(struct wal_reader *r, struct error *error)
 {
@@ -234,8 +237,8 @@ advance(struct wal_reader *r, struct error *error)
         return T4_OK;
     if (i == w->count || s->first_index > r->next_index)
         return damaged(r->cursor.segment, r->cursor.offset, r->next_index, w, error);
-    status = cursor_open(&next, w, s, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES, READ_CHUNK,
-                         error);
+    status = cursor_open(&next, w, s, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+                         READ_CHUNK, error);
     if (status != T4_OK)
         return status;
     cursor_close(&r->cursor);
@@ -245,8 +248,8 @@ advance(struct wal_reader *r, struct error *error)
 }
 
 t4_status
-wal_reader_next(struct wal_reader *r, uint64_t limit, uint64_t *index, struct t4_slice *entry,
-                struct error *error)
+wal_reader_next(struct wal_reader *r, uint64_t limit, uint64_t *index,
+                struct t4_slice *entry, struct error *error)
 {
     uint64_t written = atomic_load_explicit(&r->w->written, memory_order_acquire);
 
@@ -264,7 +267,8 @@ wal_reader_next(struct wal_reader *r, uint64_t limit, uint64_t *index, struct t4
         if (status != T4_OK)
             return status;
         if (!valid)
-            return damaged(r->cursor.segment, r->cursor.offset, r->next_index, r->w, error);
+            return damaged(r->cursor.segment, r->cursor.offset, r->next_index, r->w,
+                           error);
         if (f.kind != FRAME_ENTRY)
             continue;
         if (f.index != r->next_index)

@@ -1,18 +1,20 @@
 /*
  * recover.c - opening a log: which frames make it up, what is torn, what is corrupt.
  *
- * First pass: every segment's header and first frame; then every frame from the segment that
- * holds `flushed` on.  The scan follows the log (indexes without a hole, segments in order of
- * their numbers) up to the first place where it cannot go on, and from there only searches for
- * valid frames, because a synced_through behind a bad frame tells damage from a torn tail.
- * Nothing is replayed before all of this is known.  Second pass: replay, with a reader.
+ * First pass: every segment's header and first frame; then every frame from the segment
+ * that holds `flushed` on.  The scan follows the log (indexes without a hole, segments in
+ * order of their numbers) up to the first place where it cannot go on, and from there
+ * only searches for valid frames, because a synced_through behind a bad frame tells
+ * damage from a torn tail. Nothing is replayed before all of this is known.  Second pass:
+ * replay, with a reader.
  *
- * Void: a start frame says at which index the log before it ends (log_end).  Whatever older
- * segments hold above the smallest log_end of all later start frames is garbage that an
- * earlier recovery left behind.  It is not looked at: frames that were durable are never
- * voided, so it cannot hold a synced_through that matters.
+ * Void: a start frame says at which index the log before it ends (log_end).  Whatever
+ * older segments hold above the smallest log_end of all later start frames is garbage
+ * that an earlier recovery left behind.  It is not looked at: frames that were durable
+ * are never voided, so it cannot hold a synced_through that matters.
  *
- * Entry point: wal_open().  Runs on the caller's thread; no other thread knows the log yet.
+ * Entry point: wal_open().  Runs on the caller's thread; no other thread knows the log
+ * yet.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,8 +30,8 @@ struct scan {
     struct wal *w;
     struct error *error;
     struct wal_recovered *found;
-    uint64_t *bound;  /* by position: entries at or above it are void in that segment */
-    size_t first;     /* position where the scan begins */
+    uint64_t *bound; /* by position: entries at or above it are void in that segment */
+    size_t first;    /* position where the scan begins */
     uint64_t flushed;
     uint64_t ceiling; /* no index in this log can be as high */
     bool begun;       /* the first start frame was taken */
@@ -83,9 +85,9 @@ load_segments(struct wal *w, const struct names *n, struct error *error)
 
         if (i > 0 && n->numbers[i] != n->numbers[i - 1] + 1) {
             segment_path(w, n->numbers[i - 1] + 1, path);
-            status = error_set(error, T4_E_CORRUPT,
-                               "segment %s of the log is missing, although later ones exist",
-                               path);
+            status = error_set(
+                error, T4_E_CORRUPT,
+                "segment %s of the log is missing, although later ones exist", path);
             error_hint(error, RESTORE_HINT);
             return status;
         }
@@ -144,12 +146,14 @@ missing_entries(struct scan *s, size_t position, uint64_t from, uint64_t to)
     t4_status status;
 
     segment_path(s->w, s->w->segments[position]->number, path);
-    status = error_set(s->error, T4_E_CORRUPT,
-                       "entries %" PRIu64 " to %" PRIu64 " are missing before segment %s of "
-                       "the log (offset %u), and the storage engine ends at %" PRIu64,
-                       from, to, path, SEGMENT_HEADER_BYTES, s->flushed);
-    error_hint(s->error, "restore the missing files of the log, or the storage engine's folder, "
-                         "from a copy of the data directory; do not delete the data directory");
+    status =
+        error_set(s->error, T4_E_CORRUPT,
+                  "entries %" PRIu64 " to %" PRIu64 " are missing before segment %s of "
+                  "the log (offset %u), and the storage engine ends at %" PRIu64,
+                  from, to, path, SEGMENT_HEADER_BYTES, s->flushed);
+    error_hint(s->error,
+               "restore the missing files of the log, or the storage engine's folder, "
+               "from a copy of the data directory; do not delete the data directory");
     return status;
 }
 
@@ -167,7 +171,8 @@ take_start(struct scan *s, struct segment *seg, size_t position, const struct fr
     } else if (f->log_end != s->end) {
         return false;
     }
-    if (f->offset != SEGMENT_HEADER_BYTES && (!seg->live || f->first_index != f->log_end + 1))
+    if (f->offset != SEGMENT_HEADER_BYTES &&
+        (!seg->live || f->first_index != f->log_end + 1))
         return false;
     if (f->first_index > from && s->flushed < f->first_index - 1) {
         *status = missing_entries(s, position, from, f->first_index - 1);
@@ -240,11 +245,13 @@ follow(struct scan *s, size_t position, struct cursor *c)
         if (!fits && s->end + 1 >= bound)
             return T4_OK; /* void */
         if (!fits) {
-            /* A good start frame that does not fit: the frames before it are what is gone. */
+            /* A good start frame that does not fit: frames before it are gone. */
             bool before = s->begun && f.kind == FRAME_START && f.log_end > s->end;
             size_t at = before ? s->tail : position;
 
             stop(s, at, s->w->segments[at]->end);
+            if (f.kind != 0)
+                note(s, &f);
             return T4_OK;
         }
         note(s, &f);
@@ -276,12 +283,12 @@ corrupt(struct scan *s)
     t4_status status;
 
     segment_path(s->w, s->w->segments[s->bad_position]->number, path);
-    status = error_set(s->error, T4_E_CORRUPT,
-                       "segment %s of the log is damaged at offset %" PRIu64
-                       ": entry %" PRIu64 " cannot be read, but was durable (up to %" PRIu64
-                       ")",
-                       path, s->bad_offset, s->bad_index,
-                       s->synced > s->flushed ? s->synced : s->flushed);
+    status =
+        error_set(s->error, T4_E_CORRUPT,
+                  "segment %s of the log is damaged at offset %" PRIu64 ": entry %" PRIu64
+                  " cannot be read, but was durable (up to %" PRIu64 ")",
+                  path, s->bad_offset, s->bad_index,
+                  s->synced > s->flushed ? s->synced : s->flushed);
     error_hint(s->error, RESTORE_HINT);
     return status;
 }
@@ -293,7 +300,8 @@ scan_segment(struct scan *s, size_t position)
     struct cursor c;
     t4_status status;
 
-    status = cursor_open(&c, s->w, seg, SEGMENT_HEADER_BYTES, seg->bytes, SCAN_CHUNK, s->error);
+    status = cursor_open(&c, s->w, seg, SEGMENT_HEADER_BYTES, seg->bytes, SCAN_CHUNK,
+                         s->error);
     if (status != T4_OK)
         return status;
     seg->end = SEGMENT_HEADER_BYTES;
@@ -317,8 +325,8 @@ scan_segment(struct scan *s, size_t position)
 /* --- the whole --- */
 
 /*
- * Bounds of what is void, where the scan begins (the last segment whose first index is at or
- * below `flushed`), and which of the older segments count.
+ * Bounds of what is void, where the scan begins (the last segment whose first index is at
+ * or below `flushed`), and which of the older segments count.
  */
 static void
 survey(struct scan *s)
@@ -372,19 +380,21 @@ check_all(struct scan *s)
         status = scan_segment(s, i);
         if (status != T4_OK)
             return status;
-        if (s->stopped && s->bad_index <= (s->synced > s->flushed ? s->synced : s->flushed))
+        if (s->stopped &&
+            s->bad_index <= (s->synced > s->flushed ? s->synced : s->flushed))
             return corrupt(s);
         if (w->segments[i]->started)
             last = i;
     }
     w->active = last; /* for wal_start(); SIZE_MAX: there is none */
-    w->continues = last != SIZE_MAX && w->segments[last]->live && w->segments[last]->clean_tail;
+    w->continues =
+        last != SIZE_MAX && w->segments[last]->live && w->segments[last]->clean_tail;
     return T4_OK;
 }
 
 /*
- * Makes what was found durable before anybody builds on it: the names, and the frames of all
- * segments that were scanned (older ones end below `flushed`, so they were synced).
+ * Makes what was found durable before anybody builds on it: the names, and the frames of
+ * all segments that were scanned (older ones end below `flushed`, so they were synced).
  */
 static t4_status
 sync_found(struct scan *s)
@@ -411,8 +421,8 @@ sync_found(struct scan *s)
 }
 
 static t4_status
-replay_all(struct wal *w, uint64_t flushed, uint64_t last, wal_replay_fn *replay, void *arg,
-           struct error *error)
+replay_all(struct wal *w, uint64_t flushed, uint64_t last, wal_replay_fn *replay,
+           void *arg, struct error *error)
 {
     struct wal_reader *r;
     t4_status status;
@@ -440,8 +450,8 @@ static t4_status
 recover(struct wal *w, wal_replay_fn *replay, void *arg, struct wal_recovered *found,
         struct error *error)
 {
-    struct scan s = {.w = w, .error = error, .found = found, .first = SIZE_MAX,
-                     .flushed = w->flushed};
+    struct scan s = {
+        .w = w, .error = error, .found = found, .first = SIZE_MAX, .flushed = w->flushed};
     t4_status status;
 
     status = find_segments(w, error);
@@ -475,8 +485,9 @@ check_options(const struct wal_options *o, struct error *error)
 }
 
 t4_status
-wal_open(const struct wal_options *options, uint64_t flushed, wal_replay_fn *replay, void *arg,
-         struct wal **out, struct wal_recovered *recovered, struct error *error)
+wal_open(const struct wal_options *options, uint64_t flushed, wal_replay_fn *replay,
+         void *arg, struct wal **out, struct wal_recovered *recovered,
+         struct error *error)
 {
     struct error local;
     struct wal *w;

@@ -2,9 +2,9 @@
  * segment.c - segment files of the log, and the cursor that reads their frames.
  *
  * A segment is made complete under a temporary name: zeros on the disk (writing into them
- * later changes no metadata, which makes fdatasync cheap and ENOSPC unlikely), the header with
- * its salt, one fsync over both; only then is it renamed and the directory synced.  So a file
- * named *.wal has a good header, whatever happens.
+ * later changes no metadata, which makes fdatasync cheap and ENOSPC unlikely), the header
+ * with its salt, one fsync over both; only then is it renamed and the directory synced.
+ * So a file named *.wal has a good header, whatever happens.
  *
  * Entry points: segment_load(), segment_create(), segment_open(), cursor_*().
  * Runs on: the caller's thread; segment_create() with create_lock held.
@@ -22,8 +22,10 @@
 #include "wal/wal_int.h"
 
 #define ZERO_CHUNK (256u * 1024)
-/* Not more than this lies unsynced behind a commit's fdatasync (measured: un-paced write-back
- * of a segment makes it wait for all of it). */
+/*
+ * Not more than this lies unsynced behind a commit's fdatasync, which otherwise waits for
+ * the write-back of the whole segment.
+ */
 #define PACE_BYTES (4u * 1024 * 1024)
 #define NAME_DIGITS 16
 #define NAME_ROOM 64 /* of the longest file name, with slash and end */
@@ -32,7 +34,8 @@ t4_status
 wal_check_dir(const char *dir, struct error *error)
 {
     if (strlen(dir) + NAME_ROOM > PATH_BYTES)
-        return error_set(error, T4_E_INVALID, "the path of the log's directory is too long");
+        return error_set(error, T4_E_INVALID,
+                         "the path of the log's directory is too long");
     return T4_OK;
 }
 
@@ -97,13 +100,13 @@ check_header(const struct wal *w, const struct segment_header *h, uint64_t numbe
     t4_status status;
 
     if (h->cluster_id != w->options.cluster_id || h->lineage != w->options.lineage) {
-        status = error_set(error, T4_E_INVALID,
-                           "it belongs to cluster %016" PRIx64 ", lineage %016" PRIx64
-                           ", but this server is of cluster %016" PRIx64
-                           ", lineage %016" PRIx64,
-                           h->cluster_id, h->lineage, w->options.cluster_id,
-                           w->options.lineage);
-        error_hint(error, "start the server with the data directory that the log belongs to");
+        status = error_set(
+            error, T4_E_INVALID,
+            "it belongs to cluster %016" PRIx64 ", lineage %016" PRIx64
+            ", but this server is of cluster %016" PRIx64 ", lineage %016" PRIx64,
+            h->cluster_id, h->lineage, w->options.cluster_id, w->options.lineage);
+        error_hint(error,
+                   "start the server with the data directory that the log belongs to");
         return status;
     }
     if (h->number != number)
@@ -112,9 +115,10 @@ check_header(const struct wal *w, const struct segment_header *h, uint64_t numbe
                            ": the file was renamed",
                            h->number);
     else if (h->bytes != size || size < SEGMENT_HEADER_BYTES)
-        status = error_set(error, T4_E_CORRUPT,
-                           "it is %" PRIu64 " bytes long, its header (offset 0) says %" PRIu64,
-                           size, h->bytes);
+        status =
+            error_set(error, T4_E_CORRUPT,
+                      "it is %" PRIu64 " bytes long, its header (offset 0) says %" PRIu64,
+                      size, h->bytes);
     else
         return T4_OK;
     error_hint(error, RESTORE_HINT);
@@ -219,12 +223,13 @@ static t4_status
 fill_segment(struct wal *w, struct env_file *file, const struct segment *s,
              struct error *error)
 {
-    struct segment_header h = {w->options.cluster_id, w->options.lineage, s->number, s->salt,
-                               s->bytes};
+    struct segment_header h = {w->options.cluster_id, w->options.lineage, s->number,
+                               s->salt, s->bytes};
     uint8_t *block;
     t4_status status;
 
-    status = fill_zeros(w, file, SEGMENT_HEADER_BYTES, s->bytes - SEGMENT_HEADER_BYTES, error);
+    status =
+        fill_zeros(w, file, SEGMENT_HEADER_BYTES, s->bytes - SEGMENT_HEADER_BYTES, error);
     if (status != T4_OK)
         return status;
     block = mem_alloc(SEGMENT_HEADER_BYTES);
@@ -249,14 +254,17 @@ segment_create(struct wal *w, uint64_t number, uint64_t bytes, struct segment **
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
     s = mem_zalloc(sizeof *s);
     s->number = number;
-    s->bytes = (bytes + SEGMENT_HEADER_BYTES - 1) / SEGMENT_HEADER_BYTES * SEGMENT_HEADER_BYTES;
+    s->bytes =
+        (bytes + SEGMENT_HEADER_BYTES - 1) / SEGMENT_HEADER_BYTES * SEGMENT_HEADER_BYTES;
     s->end = s->bytes;
     s->clean = true;
     env->random(env->state, &s->salt, sizeof s->salt);
 
-    status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &s->file, error);
+    status =
+        env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &s->file, error);
     if (status == T4_E_EXISTS && env->unlink(env->state, temporary, error) == T4_OK)
-        status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &s->file, error);
+        status =
+            env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &s->file, error);
     if (status != T4_OK)
         goto fail_segment;
     status = fill_segment(w, s->file, s, error);
@@ -288,7 +296,8 @@ cursor_open(struct cursor *c, struct wal *w, const struct segment *s, uint64_t o
 {
     char path[PATH_BYTES];
 
-    *c = (struct cursor){.w = w, .segment = s, .offset = offset, .end = end, .chunk = chunk};
+    *c = (struct cursor){
+        .w = w, .segment = s, .offset = offset, .end = end, .chunk = chunk};
     segment_path(w, s->number, path);
     return w->env->open(w->env->state, path, ENV_READONLY, &c->file, error);
 }
@@ -303,8 +312,8 @@ cursor_close(struct cursor *c)
 }
 
 /*
- * Makes the bytes [at, at + n) available and returns how many there are (fewer at the end), and
- * where.
+ * Makes the bytes [at, at + n) available and returns how many there are (fewer at the
+ * end), and where.
  */
 static t4_status
 view(struct cursor *c, uint64_t at, size_t n, const uint8_t **p, size_t *available,
@@ -332,7 +341,8 @@ view(struct cursor *c, uint64_t at, size_t n, const uint8_t **p, size_t *availab
         }
         c->start = at;
         c->length = 0;
-        status = c->w->env->pread(c->w->env->state, c->file, c->data, size, at, &got, error);
+        status =
+            c->w->env->pread(c->w->env->state, c->file, c->data, size, at, &got, error);
         if (status != T4_OK)
             return status;
         c->length = got;
@@ -373,7 +383,8 @@ cursor_search(struct cursor *c, uint64_t ceiling, struct frame *f, bool *found,
     size_t available;
     t4_status status;
 
-    for (*found = false; c->offset + FRAME_MIN_BYTES <= c->end; c->offset += FRAME_ALIGN) {
+    for (*found = false; c->offset + FRAME_MIN_BYTES <= c->end;
+         c->offset += FRAME_ALIGN) {
         status = view(c, c->offset, FRAME_MIN_BYTES, &p, &available, error);
         if (status != T4_OK || available < FRAME_MIN_BYTES)
             return status;

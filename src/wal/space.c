@@ -1,11 +1,12 @@
 /*
- * space.c - room for what is going to be written: promises, the segment ahead, the reserve.
+ * space.c - room for what is going to be written: promises, the segment ahead, the
+ * reserve.
  *
- * Life of NOSPACE: the next segment (or the reserve file) cannot be created -> the state is
- * raised and the reserve file removed, which gives log and engine room for deletes and
- * compactions -> every wal_prepare() tries again: first the segment, then the reserve file ->
- * when both are there the state ends.  While it lasts, promises are given to urgent requests
- * only, and only for room in segments that exist.
+ * Life of NOSPACE: the next segment (or the reserve file) cannot be created -> the state
+ * is raised and the reserve file removed, which gives log and engine room for deletes and
+ * compactions -> every wal_prepare() tries again: first the segment, then the reserve
+ * file -> when both are there the state ends.  While it lasts, promises are given to
+ * urgent requests only, and only for room in segments that exist.
  *
  * Entry points: wal_reserve(), wal_release(), wal_nospace(), wal_wants_segment(),
  * wal_prepare(), wal_segments(); segment_ready() for the sync thread.
@@ -20,6 +21,7 @@
 #include "wal/wal_int.h"
 
 #define RESERVE_NAME "reserve"
+#define MIN_BYTES (SEGMENT_HEADER_BYTES + START_FRAME_BYTES + MARK_FRAME_BYTES)
 
 /* --- promises --- */
 
@@ -36,8 +38,8 @@ room(struct wal *w, uint64_t *current, uint64_t *ahead)
         *current = 0; /* a mark stands at the very end */
     *ahead = 0;
     if (w->active + 1 < w->count && w->segments[w->active + 1]->clean)
-        *ahead = w->segments[w->active + 1]->bytes - SEGMENT_HEADER_BYTES - START_FRAME_BYTES -
-                 MARK_FRAME_BYTES;
+        *ahead = w->segments[w->active + 1]->bytes - SEGMENT_HEADER_BYTES -
+                 START_FRAME_BYTES - MARK_FRAME_BYTES;
     mutex_unlock(&w->lock);
 }
 
@@ -61,7 +63,8 @@ wal_reserve(struct wal *w, size_t bytes, bool urgent)
     room(w, &current, &ahead);
     sum = atomic_fetch_add(&w->promised, bytes) + bytes;
     /* A frame that does not fit the rest of a segment leaves it empty. */
-    if (sum <= current || (ahead > 0 && sum + atomic_load(&w->largest_promised) <= current + ahead))
+    if (sum <= current ||
+        (ahead > 0 && sum + atomic_load(&w->largest_promised) <= current + ahead))
         return T4_OK;
     wal_release(w, bytes);
     return T4_E_NOSPACE;
@@ -108,9 +111,9 @@ install(struct wal *w, size_t position, struct segment *s)
 }
 
 /*
- * [create_lock] position SIZE_MAX: the one behind the current segment.  Which one that is and
- * whether it is spare is looked at under one hold of the lock: a moment later the sync thread
- * may have moved into it, and a segment in use must never be replaced.
+ * [create_lock] position SIZE_MAX: the one behind the current segment.  Which one that is
+ * and whether it is spare is looked at under one hold of the lock: a moment later the
+ * sync thread may have moved into it, and a segment in use must never be replaced.
  */
 static t4_status
 make_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out,
@@ -121,8 +124,8 @@ make_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out,
     uint64_t number;
     t4_status status;
 
-    if (bytes < SEGMENT_HEADER_BYTES + START_FRAME_BYTES + MARK_FRAME_BYTES)
-        bytes = SEGMENT_HEADER_BYTES + START_FRAME_BYTES + MARK_FRAME_BYTES;
+    if (bytes < MIN_BYTES)
+        bytes = MIN_BYTES;
     mutex_lock(&w->lock);
     if (position == SIZE_MAX)
         position = w->active + 1;
@@ -146,12 +149,32 @@ make_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out,
     return status;
 }
 
+/*
+ * For the sync thread, without create_lock, which wal_prepare() may hold for seconds: a
+ * spare segment that is ready is replaced by nobody else.
+ */
+static bool
+find_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out)
+{
+    bool ready = false;
+
+    mutex_lock(&w->lock);
+    if (position < w->count) {
+        *out = w->segments[position];
+        ready = (*out)->clean && (*out)->bytes >= (bytes > MIN_BYTES ? bytes : MIN_BYTES);
+    }
+    mutex_unlock(&w->lock);
+    return ready;
+}
+
 t4_status
 segment_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out,
               struct error *error)
 {
     t4_status status;
 
+    if (find_ready(w, position, bytes, out))
+        return segment_open(w, *out, error);
     mutex_lock(&w->create_lock);
     status = make_ready(w, position, bytes, out, error);
     if (status == T4_E_NOSPACE && reserve_give_up(w))
@@ -211,8 +234,20 @@ fill_reserve(struct wal *w, struct error *error)
     struct env *env = w->env;
     char path[PATH_BYTES], temporary[PATH_BYTES];
     struct env_file *file;
+    uint64_t bytes;
     t4_status status;
 
+    /* A try that must fail would take the room that the engine needs for deletes. */
+    if (atomic_load(&w->nospace)) {
+        status = env->free_space(env->state, w->options.dir, &bytes, error);
+        if (status != T4_OK)
+            return status;
+        if (bytes < w->options.reserve_bytes + w->options.segment_bytes)
+            return error_set(error, T4_E_NOSPACE,
+                             "the disk of %s has %" PRIu64
+                             " bytes left, too few for the reserve file",
+                             w->options.dir, bytes);
+    }
     wal_path(w, path, RESERVE_NAME);
     wal_path(w, temporary, RESERVE_NAME ".tmp");
     status = env->open(env->state, temporary, ENV_CREATE, &file, error);
@@ -248,7 +283,8 @@ prepare(struct wal *w, struct error *error)
     t4_status status;
 
     status = make_ready(w, SIZE_MAX, 0, &s, error);
-    if (status == T4_OK && w->options.reserve_bytes > 0 && !atomic_load(&w->reserve_present))
+    if (status == T4_OK && w->options.reserve_bytes > 0 &&
+        !atomic_load(&w->reserve_present))
         status = fill_reserve(w, error);
     return status;
 }

@@ -8,8 +8,8 @@
  * space.c    promises, the segment ahead, the reserve file, NOSPACE
  * reader.c   reading entries back, by revision
  *
- * Lock order: create_lock before lock.  Nothing is done on the disk with `lock` held, except
- * that a reader's first use of an old segment may not be interrupted by anything.
+ * Lock order: create_lock before lock.  Nothing is done on the disk with `lock` held,
+ * except that a reader's first use of an old segment may not be interrupted by anything.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -56,10 +56,10 @@ struct segment_header {
 
 void header_encode(uint8_t block[SEGMENT_HEADER_BYTES], const struct segment_header *h);
 /* CORRUPT or UNSUPPORTED; fills the error's text without the file's name. */
-t4_status header_decode(const uint8_t block[SEGMENT_HEADER_BYTES], struct segment_header *h,
-                        struct error *error);
+t4_status header_decode(const uint8_t block[SEGMENT_HEADER_BYTES],
+                        struct segment_header *h, struct error *error);
 
-/* Appends an unfinished frame: everything but checksum, synced_through, object_frontier. */
+/* Appends an unfinished frame: all but checksum, synced_through, object_frontier. */
 void frame_append_entry(struct buffer *out, struct t4_slice entry);
 void frame_append_mark(struct buffer *out);
 void frame_append_start(struct buffer *out, const struct frame *f);
@@ -72,8 +72,8 @@ void frame_finish(uint8_t *p, uint64_t salt, uint64_t offset, uint64_t synced_th
 bool frame_parse(const uint8_t *p, size_t n, uint64_t salt, uint64_t offset,
                  struct frame *f);
 /*
- * Could this be the first 32 bytes of a frame, in a log whose indexes end below `ceiling`?
- * Cheap; used when searching behind a bad frame.
+ * Could this be the first 32 bytes of a frame, in a log whose indexes end below
+ * `ceiling`? Cheap; used when searching behind a bad frame.
  */
 bool frame_plausible(const uint8_t *p, uint64_t ceiling);
 
@@ -93,15 +93,15 @@ struct points {
 void points_add(struct points *p, uint64_t offset, uint64_t index, int64_t revision);
 
 /*
- * A segment file.  `number` to `started` are constant for a started segment; the rest of a
- * spare one changes under create_lock.
+ * A segment file.  `number` to `started` are constant for a started segment; the rest of
+ * a spare one changes under create_lock.
  */
 struct segment {
     uint64_t number, bytes, salt;
-    bool started;             /* its first frame is a valid start frame [lock] */
-    uint64_t log_end;         /* the rest: from that frame [lock] */
+    bool started;     /* its first frame is a valid start frame [lock] */
+    uint64_t log_end; /* the rest: from that frame [lock] */
     uint64_t first_index;
-    int64_t before_revision;  /* revision of entry first_index - 1; -1: not known [lock] */
+    int64_t before_revision; /* revision of entry first_index - 1; -1: not known [lock] */
     uint64_t generation, term;
 
     bool live;           /* its entries up to last_index belong to the log [lock] */
@@ -111,8 +111,9 @@ struct segment {
     bool dirty;          /* holds frames that were not synced [sync thread] */
     uint64_t last_index; /* first_index - 1: no entry [lock] */
     uint64_t end;        /* behind the last frame; `bytes` where not known [lock] */
-    struct points points;  /* [lock] */
-    struct env_file *file; /* open while it may be written [sync thread; spare: create_lock] */
+    struct points points; /* [lock] */
+    struct env_file
+        *file; /* open while it may be written [sync thread; spare: create_lock] */
 };
 
 /* What of a group goes to one segment. */
@@ -136,32 +137,33 @@ struct wal {
     struct segment **segments; /* ascending numbers, no holes [lock] */
     size_t count, capacity;    /* [lock] */
     size_t active;             /* position; SIZE_MAX: not started [lock] */
-    size_t region;             /* position of the first segment after the last gap [lock] */
+    size_t region; /* position of the first segment after the last gap [lock] */
 
     _Atomic bool dead, nospace, roll;
-    _Atomic bool wants;           /* a segment or the reserve file has to be made */
-    _Atomic bool reserve_present; /* the reserve file is there */
+    _Atomic bool wants;               /* a segment or the reserve file has to be made */
+    _Atomic bool reserve_present;     /* the reserve file is there */
     _Atomic uint64_t written, synced; /* last index that is */
     _Atomic size_t promised;          /* bytes of frames promised and not yet written */
     _Atomic size_t largest_promised;
 
     /* [sync thread] */
-    bool continues;         /* recovery: the last started segment may be continued */
-    uint64_t flushed;       /* as given to wal_open() */
+    bool continues;   /* recovery: the last started segment may be continued */
+    uint64_t flushed; /* as given to wal_open() */
     uint64_t generation, term, object_frontier;
-    int64_t last_revision;  /* of entry `written`; -1: not known */
-    bool marked;            /* the newest frame's synced_through is `written` */
+    int64_t last_revision; /* of entry `written`; -1: not known */
+    bool marked;           /* the newest frame's synced_through is `written` */
     struct segment **unsynced;
     size_t unsynced_count, unsynced_capacity;
-    struct part *parts;     /* plan of the group that is being written */
+    struct part *parts; /* plan of the group that is being written */
     size_t part_count, part_capacity;
     struct buffer scratch;
 };
 
 /* segment.c */
 #define PATH_BYTES 4096
-#define RESTORE_HINT                                                                           \
-    "restore the file from a copy of the data directory; do not delete the data directory "  \
+#define RESTORE_HINT                                                                     \
+    "restore the file from a copy of the data directory; do not delete the data "        \
+    "directory "                                                                         \
     "or files of its log: writes that were acknowledged may exist nowhere else"
 
 /* Fails with INVALID if a path below dir could be longer than PATH_BYTES. */
@@ -176,12 +178,12 @@ void segment_free(struct wal *w, struct segment *s);
 t4_status segment_load(struct wal *w, uint64_t number, struct segment **out,
                        struct error *error);
 /*
- * Creates segment `number`: zeros, header with a new salt, fsync, rename into place (over a
- * spare one of that number), directory fsync.  Open for writing and clean afterwards.
+ * Creates segment `number`: zeros, header with a new salt, fsync, rename into place (over
+ * a spare one of that number), directory fsync.  Open for writing and clean afterwards.
  * NOSPACE: nothing is left behind.  [create_lock]
  */
-t4_status segment_create(struct wal *w, uint64_t number, uint64_t bytes, struct segment **out,
-                         struct error *error);
+t4_status segment_create(struct wal *w, uint64_t number, uint64_t bytes,
+                         struct segment **out, struct error *error);
 t4_status segment_open(struct wal *w, struct segment *s, struct error *error);
 /* Writes n zero bytes from `offset` on, at most a few MiB ahead of the disk. */
 t4_status fill_zeros(struct wal *w, struct env_file *file, uint64_t offset, uint64_t n,
@@ -200,17 +202,18 @@ struct cursor {
     size_t length, capacity;
 };
 
-t4_status cursor_open(struct cursor *c, struct wal *w, const struct segment *s, uint64_t offset,
-                      uint64_t end, size_t chunk, struct error *error);
+t4_status cursor_open(struct cursor *c, struct wal *w, const struct segment *s,
+                      uint64_t offset, uint64_t end, size_t chunk, struct error *error);
 void cursor_close(struct cursor *c);
 /*
- * Parses the frame at c->offset and moves behind it if it is valid, else sets *valid to false
- * and stays.  What *f points to holds until the next call.  Errors: IO.
+ * Parses the frame at c->offset and moves behind it if it is valid, else sets *valid to
+ * false and stays.  What *f points to holds until the next call.  Errors: IO.
  */
-t4_status cursor_frame(struct cursor *c, struct frame *f, bool *valid, struct error *error);
+t4_status cursor_frame(struct cursor *c, struct frame *f, bool *valid,
+                       struct error *error);
 /*
- * Searches on from c->offset for the next valid frame, at every multiple of 8.  *found false:
- * there is none before the end.
+ * Searches on from c->offset for the next valid frame, at every multiple of 8.  *found
+ * false: there is none before the end.
  */
 t4_status cursor_search(struct cursor *c, uint64_t ceiling, struct frame *f, bool *found,
                         struct error *error);
@@ -226,8 +229,8 @@ t4_status wal_check_alive(struct wal *w, struct error *error);
  * Makes sure that the segment at `position` (at most `count`) is a clean one of at least
  * `bytes`, open for writing.  Takes create_lock.
  */
-t4_status segment_ready(struct wal *w, size_t position, uint64_t bytes, struct segment **out,
-                        struct error *error);
+t4_status segment_ready(struct wal *w, size_t position, uint64_t bytes,
+                        struct segment **out, struct error *error);
 void reserve_check(struct wal *w); /* is the reserve file there? */
 /* NOSPACE was met: raises the state, gives the reserve up.  True: something was freed. */
 bool reserve_give_up(struct wal *w);

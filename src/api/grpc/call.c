@@ -178,7 +178,8 @@ on_answered(struct tag *tag, bool ok)
 
     (void)ok; /* false: the client is gone, and nobody is left to tell */
     if (c->out_bytes > 0)
-        atomic_fetch_sub_explicit(&q->api->response_bytes, c->out_bytes, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&q->api->response_bytes, c->out_bytes,
+                                  memory_order_relaxed);
     message_clear(&c->out);
     arena_reset(&c->arena);
     grpc_call_unref(c->core);
@@ -226,9 +227,10 @@ refuse_decoded(struct call *c, enum decode_result result)
         return;
     }
     if (c->method->schema != wire_schema_txn) {
-        call_refuse_formatted(c, GRPC_STATUS_INTERNAL,
-                              "grpc: error unmarshalling request: more than %u fields in %s",
-                              FLAT_ITEMS_MAX, c->method->type->name);
+        call_refuse_formatted(
+            c, GRPC_STATUS_INTERNAL,
+            "grpc: error unmarshalling request: more than %u fields in %s",
+            FLAT_ITEMS_MAX, c->method->type->name);
         return;
     }
     error = result == DECODE_TOO_DEEP ? ETCD_NESTING_TOO_DEEP : ETCD_TOO_MANY_OPS;
@@ -262,8 +264,8 @@ take_message(struct call *c, ProtobufCMessage **message)
     if (length > limit) {
         grpc_byte_buffer_destroy(c->payload);
         call_refuse_formatted(c, GRPC_STATUS_RESOURCE_EXHAUSTED,
-                              "grpc: received message larger than max (%zu vs. %zu)", length,
-                              limit);
+                              "grpc: received message larger than max (%zu vs. %zu)",
+                              length, limit);
         return false;
     }
     metric_add(api->metrics, METRIC_GRPC_RECEIVED, (int64_t)length);

@@ -95,8 +95,9 @@ decode_message(const struct method *method, struct t4_slice bytes, uint32_t max_
     uint32_t items = FLAT_ITEMS_MAX;
 
     if (method->schema == wire_schema_txn)
-        items = max_txn_ops < UINT32_MAX / TXN_ITEMS_PER_OP ? max_txn_ops * TXN_ITEMS_PER_OP
-                                                            : UINT32_MAX;
+        items = max_txn_ops < UINT32_MAX / TXN_ITEMS_PER_OP
+                    ? max_txn_ops * TXN_ITEMS_PER_OP
+                    : UINT32_MAX;
     /* A level of a transaction is two levels of messages: RequestOp and what is in it. */
     switch (wire_scan(bytes, method->schema, 2 * TXN_DEPTH_MAX, items)) {
     case WIRE_SCAN_OK: break;
@@ -104,7 +105,8 @@ decode_message(const struct method *method, struct t4_slice bytes, uint32_t max_
     case WIRE_SCAN_TOO_MANY: return DECODE_TOO_MANY;
     case WIRE_SCAN_MALFORMED: return DECODE_MALFORMED;
     }
-    *out = protobuf_c_message_unpack(method->type, &arena->allocator, bytes.len, bytes.data);
+    *out =
+        protobuf_c_message_unpack(method->type, &arena->allocator, bytes.len, bytes.data);
     return *out != NULL ? DECODE_OK : DECODE_MALFORMED;
 }
 

@@ -19,10 +19,11 @@ struct grpc_api;
 struct node;
 
 struct grpc_api_options {
-    struct node *node;         /* stays the caller's; outlives the API */
-    const char *const *listen; /* "127.0.0.1:3379", "[::1]:0", "unix:/path"; port 0: any */
-    size_t n_listen;           /* at least 1 */
-    uint32_t threads;          /* polling threads, each with a completion queue; 1 to 64 */
+    struct node *node; /* stays the caller's; outlives the API */
+    /* "127.0.0.1:3379", "[::1]:0" (port 0: any that is free), "unix:/path"; at least one */
+    const char *const *listen;
+    size_t n_listen;
+    uint32_t threads; /* polling threads, each with a completion queue; 1 to 64 */
 
     uint32_t max_request_bytes; /* of a write, as etcd counts it */
     uint32_t max_txn_ops;       /* of one list of a transaction */

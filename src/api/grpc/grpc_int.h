@@ -73,8 +73,8 @@ struct queue {
     struct grpc_api *api;
     grpc_completion_queue *core;
     struct thread thread;
-    uint32_t n_slots; /* [poller] waiting in the core; 0 only once the server is shut */
-    uint32_t n_calls; /* [poller] unary calls at work */
+    uint32_t n_slots;   /* [poller] waiting in the core; 0 only once the server is shut */
+    uint32_t n_calls;   /* [poller] unary calls at work */
     struct call *spare; /* [poller] */
     uint32_t n_spare;   /* [poller] */
     bool drained;       /* [api.lock] no slots: no handler runs or will run */
@@ -92,7 +92,7 @@ struct grpc_api {
     grpc_server *core;
     struct queue *queues;
     uint32_t n_queues;
-    void *registered[METHODS_MAX]; /* the core's handles, by place in the table of methods */
+    void *registered[METHODS_MAX]; /* the core's handles, in the order of the table */
     char **address;
     size_t n_address;
 
@@ -193,7 +193,7 @@ struct call {
     grpc_byte_buffer out;
     size_t out_bytes;
     struct job job;
-    struct node_request node;   /* what is with the node; also the txn of a read */
+    struct node_request node; /* what is with the node; also the txn of a read */
     struct range_request range;
     struct arena arena; /* last: large */
 };
@@ -255,10 +255,10 @@ struct stream {
     grpc_call *core;
     gpr_timespec deadline;
     grpc_metadata_array metadata;
-    grpc_byte_buffer *in;  /* of the outstanding receive */
-    grpc_byte_buffer out;  /* of the outstanding send */
-    int cancelled;         /* filled in by the close operation */
-    struct arena arena;    /* [poller] of the message at hand */
+    grpc_byte_buffer *in; /* of the outstanding receive */
+    grpc_byte_buffer out; /* of the outstanding send */
+    int cancelled;        /* filled in by the close operation */
+    struct arena arena;   /* [poller] of the message at hand */
 
     struct mutex lock;
     uint32_t references;   /* [lock] */

@@ -40,7 +40,8 @@ maintenance_status(struct call *c, const ProtobufCMessage *m)
     wire_varint_field(&out, 6, status.term);
     wire_varint_field(&out, 7, status.applied_index);
     if (status.nospace) {
-        snprintf(alarm, sizeof alarm, "memberID:%" PRIu64 " alarm:NOSPACE ", status.member_id);
+        snprintf(alarm, sizeof alarm, "memberID:%" PRIu64 " alarm:NOSPACE ",
+                 status.member_id);
         wire_bytes_field(&out, 8, slice_str(alarm));
     }
     wire_varint_field(&out, 9, status.db_in_use_bytes);
@@ -61,9 +62,10 @@ maintenance_alarm(struct call *c, const ProtobufCMessage *message)
 
     if (m->action != ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__GET &&
         m->action != ETCDSERVERPB__ALARM_REQUEST__ALARM_ACTION__DEACTIVATE) {
-        call_refuse(c, GRPC_STATUS_UNIMPLEMENTED,
-                    "t4: only the server raises alarms; of the actions GET and DEACTIVATE "
-                    "are offered");
+        call_refuse(
+            c, GRPC_STATUS_UNIMPLEMENTED,
+            "t4: only the server raises alarms; of the actions GET and DEACTIVATE "
+            "are offered");
         return;
     }
     node_status(node, &status);
@@ -126,6 +128,7 @@ health_check(struct call *c, const ProtobufCMessage *message)
         return;
     }
     chain_init(&out);
-    wire_varint_field(&out, 1, GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING);
+    wire_varint_field(&out, 1,
+                      GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING);
     call_reply(c, ETCD_OK, &out);
 }

@@ -46,7 +46,8 @@ submit(struct call *c, enum node_op op)
 {
     struct grpc_api *api = c->queue->api;
 
-    if (c->method->write && proposal_bytes(c->message_bytes) > api->options.max_request_bytes) {
+    if (c->method->write &&
+        proposal_bytes(c->message_bytes) > api->options.max_request_bytes) {
         refuse(c, ETCD_REQUEST_TOO_LARGE);
         return;
     }

@@ -7,15 +7,15 @@
 #include "pb/etcd/rpc.pb-c.h"
 #include "pb/grpc/health.pb-c.h"
 
-#define UNARY(path_, slots_, write_, type_, schema_, handle_)                                \
-    {                                                                                        \
-        .path = path_, .slots = slots_, .write = write_, .type = &type_##__descriptor,       \
-        .schema = wire_schema_##schema_, .handle = handle_                                   \
+#define UNARY(path_, slots_, write_, type_, schema_, handle_)                            \
+    {                                                                                    \
+        .path = path_, .slots = slots_, .write = write_, .type = &type_##__descriptor,   \
+        .schema = wire_schema_##schema_, .handle = handle_                               \
     }
-#define STREAM(path_, slots_, type_, schema_, kind_)                                         \
-    {                                                                                        \
-        .path = path_, .slots = slots_, .type = &type_##__descriptor,                        \
-        .schema = wire_schema_##schema_, .kind = &kind_                                      \
+#define STREAM(path_, slots_, type_, schema_, kind_)                                     \
+    {                                                                                    \
+        .path = path_, .slots = slots_, .type = &type_##__descriptor,                    \
+        .schema = wire_schema_##schema_, .kind = &kind_                                  \
     }
 
 /* clang-format off */

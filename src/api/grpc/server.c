@@ -76,7 +76,8 @@ core_log(gpr_log_func_args *line)
 static bool
 is_unix(const char *address)
 {
-    return strncmp(address, "unix:", 5) == 0 || strncmp(address, "unix-abstract:", 14) == 0;
+    return strncmp(address, "unix:", 5) == 0 ||
+           strncmp(address, "unix-abstract:", 14) == 0;
 }
 
 /* Splits "host:port" and "[host]:port"; false: not of that form.  *host is freed. */
@@ -115,11 +116,13 @@ bind_error(const char *address, int reason, struct error *error)
     switch (reason) {
     case EADDRINUSE:
         status = T4_E_BUSY;
-        hint = "another program listens there: stop it, or choose another address or port";
+        hint =
+            "another program listens there: stop it, or choose another address or port";
         break;
     case EADDRNOTAVAIL:
         status = T4_E_INVALID;
-        hint = "this is not an address of this machine: choose one of its own, or 127.0.0.1";
+        hint =
+            "this is not an address of this machine: choose one of its own, or 127.0.0.1";
         break;
     case EACCES:
         status = T4_E_DENIED;
@@ -164,7 +167,8 @@ probe_address(const char *address, struct error *error)
     if (is_unix(address))
         return T4_OK;
     if (!split_address(address, &host, &port)) {
-        error_set(error, T4_E_INVALID, "cannot listen on \"%s\": not an address", address);
+        error_set(error, T4_E_INVALID, "cannot listen on \"%s\": not an address",
+                  address);
         return error_hint(error, "write HOST:PORT with a port of 0 to 65535, for example "
                                  "127.0.0.1:3379 or [::1]:3379");
     }
@@ -175,7 +179,8 @@ probe_address(const char *address, struct error *error)
     reason = getaddrinfo(*host != 0 ? host : NULL, service, &hints, &list);
     mem_free(host);
     if (reason != 0) {
-        error_set(error, T4_E_INVALID, "cannot listen on %s: %s", address, gai_strerror(reason));
+        error_set(error, T4_E_INVALID, "cannot listen on %s: %s", address,
+                  gai_strerror(reason));
         return error_hint(error, "check the host's name");
     }
     for (a = list; a != NULL; a = a->ai_next) {
@@ -210,8 +215,8 @@ listen_on(struct grpc_api *api, const char *address, grpc_server_credentials *cr
     if (is_unix(address))
         snprintf(text, sizeof text, "%s", address);
     else
-        snprintf(text, sizeof text, "%.*s:%d", (int)(strrchr(address, ':') - address), address,
-                 port);
+        snprintf(text, sizeof text, "%.*s:%d", (int)(strrchr(address, ':') - address),
+                 address, port);
     api->address[api->n_address++] = mem_strdup(text);
     return T4_OK;
 }
@@ -230,8 +235,8 @@ poll_main(void *arg)
     struct queue *q = arg;
 
     for (;;) {
-        grpc_event e = grpc_completion_queue_next(q->core, gpr_inf_future(GPR_CLOCK_REALTIME),
-                                                  NULL);
+        grpc_event e =
+            grpc_completion_queue_next(q->core, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
 
         if (e.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
@@ -374,7 +379,9 @@ core_receive_limit(uint32_t max_request_bytes)
 {
     uint64_t n = (uint64_t)max_request_bytes + CORE_RECEIVE_EXTRA;
 
-    return n < CORE_RECEIVE_MIN ? (int)CORE_RECEIVE_MIN : n > INT32_MAX ? INT32_MAX : (int)n;
+    return n < CORE_RECEIVE_MIN ? (int)CORE_RECEIVE_MIN
+           : n > INT32_MAX      ? INT32_MAX
+                                : (int)n;
 }
 
 static grpc_arg
@@ -395,15 +402,17 @@ create_core(const struct grpc_api_options *o)
     grpc_arg list[] = {
         integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
         integer(GRPC_ARG_HTTP2_BDP_PROBE, 0),
-        integer(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a second server must not share the port */
+        integer(GRPC_ARG_ALLOW_REUSEPORT,
+                0), /* a second server must not share the port */
         integer(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
-        integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, core_receive_limit(o->max_request_bytes)),
+        integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
+                core_receive_limit(o->max_request_bytes)),
         integer(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                 milliseconds(o->keepalive_min_time_ns)),
         integer(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, o->permit_without_stream),
-        integer(GRPC_ARG_KEEPALIVE_TIME_MS,
-                o->keepalive_interval_ns == 0 ? INT32_MAX
-                                              : milliseconds(o->keepalive_interval_ns)),
+        integer(GRPC_ARG_KEEPALIVE_TIME_MS, o->keepalive_interval_ns == 0
+                                                ? INT32_MAX
+                                                : milliseconds(o->keepalive_interval_ns)),
         integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(o->keepalive_timeout_ns)),
     };
     grpc_channel_args args = {sizeof list / sizeof list[0], list};
@@ -446,7 +455,8 @@ destroy(struct grpc_api *api)
 }
 
 t4_status
-grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out, struct error *error)
+grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
+               struct error *error)
 {
     struct grpc_api *api = mem_zalloc(sizeof *api);
     grpc_server_credentials *credentials;

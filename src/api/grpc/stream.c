@@ -103,8 +103,8 @@ start(struct stream *s, const grpc_op *ops, size_t n, struct tag *tag)
     if (e == GRPC_CALL_OK)
         s->references++;
     else /* a bug of ours */
-        LOG_ERROR("gRPC refused a stream's operation", "method", s->method->path, "reason",
-                  grpc_call_error_to_string(e), NULL);
+        LOG_ERROR("gRPC refused a stream's operation", "method", s->method->path,
+                  "reason", grpc_call_error_to_string(e), NULL);
     return e == GRPC_CALL_OK;
 }
 
@@ -157,8 +157,15 @@ stream_send(struct stream *s, struct chain *message, bool more)
     }
     metric_add(s->queue->api->metrics, METRIC_GRPC_SENT, (int64_t)message->length);
     message_take(&s->out, message);
-    if (!s->metadata_sent)
+    /*
+     * The hint lets the core collect messages before it writes.  Not on the first one: with
+     * the initial metadata in its batch the core reports it sent only once it is written,
+     * which it would never be.
+     */
+    if (!s->metadata_sent) {
         (o++)->op = GRPC_OP_SEND_INITIAL_METADATA;
+        more = false;
+    }
     s->metadata_sent = true;
     o->op = GRPC_OP_SEND_MESSAGE;
     o->flags = more ? GRPC_WRITE_BUFFER_HINT : 0;
@@ -247,11 +254,13 @@ handle_message(struct stream *s, grpc_byte_buffer *in)
         return false;
     }
     metric_add(s->queue->api->metrics, METRIC_GRPC_RECEIVED, (int64_t)length);
-    result = decode_message(s->method, message_bytes(in, &copy), o->max_txn_ops, &s->arena, &m);
+    result = decode_message(s->method, message_bytes(in, &copy), o->max_txn_ops,
+                            &s->arena, &m);
     mem_free(copy);
     if (result != DECODE_OK) {
         snprintf(s->own_text, sizeof s->own_text,
-                 "grpc: error unmarshalling request: malformed %s", s->method->type->name);
+                 "grpc: error unmarshalling request: malformed %s",
+                 s->method->type->name);
         stream_finish(s, GRPC_STATUS_INTERNAL, s->own_text);
         return false;
     }

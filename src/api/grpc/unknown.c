@@ -128,10 +128,11 @@ unknown_post(struct queue *q)
     grpc_call_details_init(&u->details);
     grpc_metadata_array_init(&u->metadata);
     q->n_slots++;
-    e = grpc_server_request_call(q->api->core, &u->core, &u->details, &u->metadata, q->core,
-                                 q->core, &u->requested);
+    e = grpc_server_request_call(q->api->core, &u->core, &u->details, &u->metadata,
+                                 q->core, q->core, &u->requested);
     if (e != GRPC_CALL_OK) { /* cannot happen with these arguments */
-        LOG_ERROR("gRPC refused a request slot", "reason", grpc_call_error_to_string(e), NULL);
+        LOG_ERROR("gRPC refused a request slot", "reason", grpc_call_error_to_string(e),
+                  NULL);
         unknown_free(u);
         queue_slot_gone(q);
     }

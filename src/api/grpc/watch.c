@@ -2,7 +2,8 @@
  * watch.c - the Watch stream: requests to the hub, the hub's messages to the client.
  *
  * The hub does all the work (watch/watch.h); this is its transport.  The hub keeps at most one
- * message per stream under way, which fits stream_send().
+ * message per stream under way, which fits stream_send(); what waits behind it is bounded by
+ * the hub for events and here for answers.
  *
  * Lock: watch_call.lock guards the handle of the hub's stream: a stop, a lost connection and a
  * request may come together, and after watch_stream_close() the handle must not be used.  It
@@ -15,11 +16,15 @@
 #include "base/memory.h"
 #include "pb/etcd/rpc.pb-c.h"
 
+/* Creates that may wait for their answer: a client that asks and does not read is not read. */
+#define OWED_MAX 1024u
+
 struct watch_call {
     struct stream stream;
     struct mutex lock;
     struct watch_stream *hub; /* [lock] NULL: not open yet, or let go of */
-    bool ended;               /* [lock] */
+    uint32_t owed;            /* [lock] creates not answered yet, at most */
+    bool paused;              /* [lock] not reading */
 };
 
 static struct watch_call *
@@ -34,9 +39,19 @@ static void
 hub_send(void *arg, struct chain *message, bool more)
 {
     struct watch_call *w = arg;
+    bool resume;
 
+    mutex_lock(&w->lock);
+    if (w->owed > 0) /* answers go out before events: an event means that none waits */
+        w->owed--;
+    resume = w->paused && w->owed < OWED_MAX / 2;
+    if (resume)
+        w->paused = false;
+    mutex_unlock(&w->lock);
     /* When the stream is over, the hub has been told or is being told: nobody waits for it. */
     stream_send(&w->stream, message, more);
+    if (resume)
+        stream_receive(&w->stream);
 }
 
 static void
@@ -104,12 +119,14 @@ watch_message(struct stream *s, const ProtobufCMessage *message)
 {
     const Etcdserverpb__WatchRequest *m = (const void *)message;
     struct watch_call *w = watch_of(s);
+    bool read_on;
 
     mutex_lock(&w->lock);
     if (w->hub != NULL) {
         switch (m->request_union_case) {
         case ETCDSERVERPB__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST:
             create(w->hub, m->create_request);
+            w->paused = ++w->owed >= OWED_MAX;
             break;
         case ETCDSERVERPB__WATCH_REQUEST__REQUEST_UNION_CANCEL_REQUEST:
             watch_stream_cancel(w->hub, m->cancel_request->watch_id);
@@ -120,8 +137,9 @@ watch_message(struct stream *s, const ProtobufCMessage *message)
         default: break; /* a request of a later version: ignored, as in etcd */
         }
     }
+    read_on = !w->paused;
     mutex_unlock(&w->lock);
-    return true;
+    return read_on;
 }
 
 static void
