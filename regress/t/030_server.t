@@ -233,7 +233,7 @@ def pages():
         TAP.equal(json.loads(get(at, "/health")[1]), {"health": "true", "reason": ""},
                   "/health as etcd's")
         TAP.equal(json.loads(get(at, "/version")[1]),
-                  {"etcdserver": "3.6.5", "etcdcluster": "3.6.0", "storage": "3.6.0"},
+                  {"etcdserver": "3.6.16", "etcdcluster": "3.6.0", "storage": "3.6.0"},
                   "/version as etcd's")
         status, text, headers = get(at, "/nothing")
         TAP.ok(status == 404 and "/metrics" in text, "404 says what there is", text)

@@ -22,7 +22,7 @@
 #include "wire/chain.h"
 #include "wire/etcd_error.h"
 
-#define NODE_ETCD_VERSION "3.6.5" /* the etcd whose behaviour is reproduced (Status.version) */
+#define NODE_ETCD_VERSION "3.6.16" /* the etcd whose behaviour is reproduced (Status.version) */
 
 struct node;
 

@@ -26,8 +26,8 @@
  * Kinds and payloads:
  *   1 entry  the encoded entry (fmt/entry.c)
  *   2 start  u64 generation · u64 term · u64 log_end · u64 first_index · i64 revision
- *            The log before this frame ends at log_end: what older segments hold above it is
- *            void.  The next entry is first_index; that is log_end + 1, unless the entries
+ *            The log before this frame ends at log_end: what older segments hold above is
+ *            void.  The next entry is first_index; that is log_end + 1, unless entries
  *            between are only in the storage engine.  revision: that of entry
  *            first_index - 1, -1 when it is not known.  A segment that counts begins with
  *            a start frame; more of them may follow.

@@ -93,21 +93,25 @@ wal_nospace(struct wal *w)
 static void
 install(struct wal *w, size_t position, struct segment *s)
 {
+    struct segment *replaced = NULL; /* nobody but the holder of create_lock knows it */
+    size_t count;
+
     mutex_lock(&w->lock);
     if (position == w->count) {
         if (w->count == w->capacity) {
             w->capacity = w->capacity * 2 + 16;
             w->segments = mem_realloc(w->segments, w->capacity * sizeof *w->segments);
         }
-        w->segments[w->count++] = s;
+        w->count++;
     } else {
-        /* A spare one: nobody but the holder of create_lock knows it. */
-        segment_free(w, w->segments[position]);
-        w->segments[position] = s;
+        replaced = w->segments[position];
     }
-    if (w->options.metrics != NULL)
-        metric_set(w->options.metrics, METRIC_WAL_SEGMENTS, (int64_t)w->count);
+    w->segments[position] = s;
+    count = w->count;
     mutex_unlock(&w->lock);
+    segment_free(w, replaced);
+    if (w->options.metrics != NULL)
+        metric_set(w->options.metrics, METRIC_WAL_SEGMENTS, (int64_t)count);
 }
 
 /*

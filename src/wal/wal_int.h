@@ -8,8 +8,7 @@
  * space.c    promises, the segment ahead, the reserve file, NOSPACE
  * reader.c   reading entries back, by revision
  *
- * Lock order: create_lock before lock.  Nothing is done on the disk with `lock` held,
- * except that a reader's first use of an old segment may not be interrupted by anything.
+ * Lock order: create_lock before lock.  No I/O is done with `lock` held.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

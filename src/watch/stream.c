@@ -211,6 +211,10 @@ create(struct watch_stream *s, const struct watch_create *c)
     bool open = c->range_end.len == 1 && c->range_end.data[0] == 0;
     struct watcher *w;
 
+    if (c->start_revision < 0) {
+        refuse(s, now, "etcdserver: mvcc: required revision has been compacted");
+        return;
+    }
     if (c->range_end.len > 0 && !open && slice_compare(c->key, c->range_end) >= 0) {
         refuse(s, now, "mvcc: watcher range is empty");
         return;
