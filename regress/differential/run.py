@@ -127,6 +127,11 @@ class History:
         self.stream = client.watch_stream()
         self.revision = self.stream.created(b"\0", b"\0").header.revision
 
+    def remember(self, before):
+        """Takes over what an earlier recorder saw of this store."""
+        self.superseded = before.superseded
+        self.vanished = before.vanished
+
     def catch_up(self, revision):
         deadline = time.monotonic() + DUE_SECONDS
         while self.revision < revision:
@@ -169,19 +174,21 @@ class History:
 
 
 class Pair:
-    def __init__(self, reference, subject, generator, exceptions, ids=None):
-        """ids: those of an earlier Pair, when the same stores were started again."""
+    def __init__(self, reference, subject, generator, exceptions, before=None):
+        """before: the Pair of the time before the same stores were started again."""
         self.clients = [Client(reference.address), Client(subject.address)]
         self.servers = [reference, subject]
         self.generator = generator
         self.exceptions = exceptions
-        self.ids = ids or Ids()
+        self.ids = before.ids if before else Ids()
         self.number = 0
         self.calls = {}
         self.noted = None       # a dictionary: note differing answers and go on
         self.errors = 0
         self.events = 0
         self.open_streams()
+        if before:
+            self.history.remember(before.history)
         headers = [client.range(b"\0").header for client in self.clients]
         for header in headers:
             if not header.cluster_id or not header.member_id:

@@ -102,7 +102,7 @@ def main():
 
     reference.restart(crash=False)
     subject.restart(crash=True)
-    pair = Pair(reference, subject, generator, exceptions, pair.ids)
+    pair = Pair(reference, subject, generator, exceptions, pair)
     note()
     part("the same after kill -9 of the server", Late(generator.after_restart))
     part("and no watch has more or less to tell", Late(finish))

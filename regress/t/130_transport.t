@@ -9,6 +9,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 import os
+import socket
 import sys
 import threading
 
@@ -215,27 +216,56 @@ class Transport:
             seen[answer.watch_id] += [event.type for event in answer.events]
         self.equal(seen, {0: [0, 1], 1: [1], 2: [1]}, "filters count, packed or not")
         stream.end()
-        try:
-            self.equal(stream.next(), None, "a half-closed watch stream ends")
-        except self.tools.Closed as closed:
-            self.equal(closed.error, None, "a half-closed watch stream ends well")
-
-    def many_watches(self):
-        stream = self.client.watch_stream()
-        for i in range(3000):
-            stream.create(b"many-watches/%d" % i)
-        ids = []
-        for _ in range(3000):
-            answer = stream.next()
-            ids.append(answer and answer.created and answer.watch_id)
-        self.equal(ids, list(range(3000)), "3000 creates at once are answered in order")
+        self.client.put(b"w", b"2")
+        answer = stream.next()
+        self.equal(answer and [event.kv.value for event in answer.events], [b"2"],
+                   "a half-closed watch stream goes on")
         stream.cancel()
+
+    def flood(self, name, request, count):
+        """Sends count requests; reads nothing before most of what fits on the way is sent."""
+        under_way = threading.Event()
+
+        def requests():
+            for i in range(count):
+                if i == 3500:
+                    under_way.set()
+                yield request(i)
+
+        call = self.client.method(name)(requests(), timeout=40)
+        if not under_way.wait(20):
+            call.cancel()
+        answers = []
+        try:
+            for answer in call:
+                answers.append(answer)
+                if len(answers) == count and name == "Watch/Watch":
+                    break
+            call.cancel()
+        except self.grpc.RpcError as error:
+            TAP.diag(error)
+        return answers
+
+    def late_reader(self):
+        """A client that asks much and reads late gets every answer, in order."""
+        answers = self.flood("Watch/Watch", lambda i: self.api.WatchRequest(
+            create_request=self.api.WatchCreateRequest(key=b"flood/%d" % i)), 20000)
+        self.equal([(a.created, a.watch_id) for a in answers] ==
+                   [(True, i) for i in range(20000)], True,
+                   "20000 creates whose answers are read late")
+        answers = self.flood("Lease/LeaseKeepAlive", lambda i: self.api.LeaseKeepAliveRequest(
+            ID=1000000 + i), 20000)
+        self.equal([a.ID for a in answers] == list(range(1000000, 1020000)), True,
+                   "20000 keepalives whose answers are read late")
 
     def keepalive_order(self):
         leases = [self.client.lease_grant(60 + i).ID for i in range(3)]
         stream = self.client.keep_alive()
         sent = [leases[i % 3] if i % 7 else 4242 for i in range(2000)]
-        for lease in sent:
+        puts = []
+        for i, lease in enumerate(sent):
+            if i % 10 == 0:  # a keepalive behind a write waits for the log, others do not
+                puts.append(self.client.begin("KV/Put", self.api.PutRequest(key=b"order")))
             stream.send(self.api.LeaseKeepAliveRequest(ID=lease))
         stream.end()
         got = []
@@ -247,6 +277,8 @@ class Transport:
         self.equal([answer.ID for answer in got], sent, "2000 keepalives are answered in order")
         want = [0 if lease == 4242 else 60 + leases.index(lease) for lease in sent]
         self.equal([answer.TTL for answer in got], want, "with the lease's TTL, 0 if it is gone")
+        for put in puts:
+            put.result()
 
     def shared(self):
         self.unknown_paths()
@@ -259,7 +291,7 @@ class Transport:
         self.information()
         self.many_at_once()
         self.watch_requests()
-        self.many_watches()
+        self.late_reader()
         self.keepalive_order()
 
     # ---- what only t4 has -------------------------------------------------------------------
@@ -313,6 +345,16 @@ class Transport:
                            "a stop ends the %s stream in words" % name)
         self.equal(status, 0, "and the server ends well")
 
+    def stop_without_help(self):
+        """A client that answers nothing holds the stop up for the grace time and no longer."""
+        server = t4test.T4(["--shutdown-grace", "1s"]).start()
+        silent = socket.create_connection(("127.0.0.1", server.port))
+        silent.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        silent.recv(1)  # the server's own settings: it has taken the connection
+        self.equal(server.stop(), 0, "a client that answers nothing does not keep it from ending")
+        silent.close()
+        server.close()
+
     def port_taken(self):
         second = t4test.T4()
         second.address = self.server.address
@@ -340,6 +382,7 @@ def main():
             transport.durability()
             transport.port_taken()
             transport.stop()
+            transport.stop_without_help()
         transport.close()
     TAP.done()
 

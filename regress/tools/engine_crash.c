@@ -278,17 +278,17 @@ read_record(const char *path)
         REQUIRE((got = (size_t)read(fd, bytes + at, (size_t)st.st_size - at)) > 0);
     close(fd);
     for (size_t at = 0; at < (size_t)st.st_size;) {
-        const struct record *r = (const struct record *)(bytes + at);
-        struct record *aligned;
+        struct record head, *aligned;
 
         if (records % 1024 == 0)
             record = mem_realloc(record, (records + 1024) * sizeof *record);
-        aligned = mem_alloc(sizeof *r + ((const struct record *)(bytes + at))->length);
-        at += sizeof *r;
-        memcpy(aligned, r, sizeof *r);
-        if (aligned->kind == RECORD_OPEN || aligned->kind == RECORD_WRITE) {
-            memcpy(aligned + 1, bytes + at, aligned->length);
-            at += aligned->length;
+        memcpy(&head, bytes + at, sizeof head);
+        at += sizeof head;
+        aligned = mem_alloc(sizeof head + head.length);
+        *aligned = head;
+        if (head.kind == RECORD_OPEN || head.kind == RECORD_WRITE) {
+            memcpy(aligned + 1, bytes + at, head.length);
+            at += head.length;
         }
         record[records++] = aligned;
     }

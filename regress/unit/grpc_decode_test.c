@@ -353,8 +353,8 @@ static void
 test_metadata(void **state)
 {
     static const char *const bad[] = {
-        "\xff",     "3.\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-        "\xe2\x82", "\x80",       "\xc3(",        "\xf8\x88\x80\x80\x80"};
+        "\xff", "3.\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82",
+        "\x80", "\xc3(",      "\xe0\x80\x80", "\xf0\x80\x80\x80", "\xf8\x88\x80\x80\x80"};
     static const char *const good[] = {"",
                                        "3.6.4",
                                        "\xc3\xa4",

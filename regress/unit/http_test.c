@@ -17,7 +17,7 @@
 
 #include "api/http/http.c"
 
-/* --- a node whose alarm can be raised ------------------------------------------------------ */
+/* --- a node whose alarm can be raised ----------------------------------------------- */
 
 struct node {
     struct metrics metrics;
@@ -42,7 +42,7 @@ node_metrics(struct node *n)
     return &n->metrics;
 }
 
-/* --- requests ------------------------------------------------------------------------------ */
+/* --- requests ----------------------------------------------------------------------- */
 
 static struct http_server *server;
 static struct node *node;
@@ -85,7 +85,8 @@ exchange(int fd, const char *path)
 static void
 expect(const char *path, int status, const char *body)
 {
-    const char *text = exchange(connect_to_server(), path), *end = strstr(text, "\r\n\r\n");
+    const char *text = exchange(connect_to_server(), path),
+               *end = strstr(text, "\r\n\r\n");
 
     assert_non_null(end);
     assert_int_equal(atoi(text + strlen("HTTP/1.1 ")), status);
@@ -97,7 +98,8 @@ static int
 start_server(void **state)
 {
     struct http_options options = {"127.0.0.1", port};
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof a;
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -120,7 +122,7 @@ stop_server(void **state)
     return 0;
 }
 
-/* --- tests --------------------------------------------------------------------------------- */
+/* --- tests -------------------------------------------------------------------------- */
 
 static void
 states(void **state)
@@ -153,8 +155,9 @@ alarm_degrades(void **state)
     http_set_state(server, HTTP_READY, "");
     expect("/readyz", 200, "ok\n");
     node->nospace = true;
-    expect("/readyz", 200,
-           "degraded: NOSPACE: the disk is full, writes are refused until there is room\n");
+    expect(
+        "/readyz", 200,
+        "degraded: NOSPACE: the disk is full, writes are refused until there is room\n");
     expect("/health", 503, "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n");
     expect("/health?exclude=NOSPACE", 200, "{\"health\":\"true\",\"reason\":\"\"}\n");
     expect("/health?exclude=CORRUPT", 503, NULL);
@@ -219,7 +222,8 @@ main(void)
         cmocka_unit_test_setup_teardown(states, start_server, stop_server),
         cmocka_unit_test_setup_teardown(alarm_degrades, start_server, stop_server),
         cmocka_unit_test_setup_teardown(metrics_need_the_node, start_server, stop_server),
-        cmocka_unit_test_setup_teardown(connections_are_bounded, start_server, stop_server),
+        cmocka_unit_test_setup_teardown(connections_are_bounded, start_server,
+                                        stop_server),
         cmocka_unit_test_setup_teardown(start_errors, start_server, stop_server),
     };
 

@@ -306,7 +306,8 @@ static void
 fatal(void *arg, const struct error *error)
 {
     (void)arg;
-    fail_msg("fatal: %s", error->message);
+    fprintf(stderr, "# fatal: %s\n", error->message); /* not the main thread: no fail_msg() */
+    abort();
 }
 
 static void
@@ -403,11 +404,22 @@ step_txn(struct model *m)
 }
 
 static void
+close_watches(struct model *m)
+{
+    for (size_t i = 0; i < WATCHES; i++)
+        if (m->watch[i] != NULL) {
+            watch_check(m->watch[i]);
+            m->watch[i] = NULL;
+        }
+}
+
+static void
 step_compact(struct model *m, bool physical)
 {
     struct call c = {.request.op = NODE_COMPACT};
     int64_t to = m->revision - (int64_t)chance_below(&m->chance, 60);
 
+    close_watches(m); /* one that has not caught up would rightly be cancelled */
     c.request.compact.revision = to;
     c.request.compact.physical = physical;
     call_start(m->node, &c);
@@ -462,11 +474,7 @@ reopen(struct model *m)
 {
     char path[PATH_MAX + 32];
 
-    for (size_t i = 0; i < WATCHES; i++)
-        if (m->watch[i] != NULL) {
-            watch_check(m->watch[i]);
-            m->watch[i] = NULL;
-        }
+    close_watches(m);
     model_close(m);
     if (chance_below(&m->chance, 2) == 0) {
         snprintf(path, sizeof path, "rm -rf '%s/engine'", m->options.data_dir);

@@ -254,7 +254,13 @@ many_threads(void **state)
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(many_threads)};
+    /* More than once: threads meet in other places each time. */
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_threads),
+        cmocka_unit_test(many_threads),
+        cmocka_unit_test(many_threads),
+        cmocka_unit_test(many_threads),
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -238,26 +238,30 @@ commit_drain(struct node *n, bool worker)
 void
 node_submit(struct node *n, struct node_request *r)
 {
-    r->error = ETCD_OK;
+    enum etcd_error refused = ETCD_OK;
+
     r->next = NULL;
     chain_init(&r->response);
     mutex_lock(&n->queue.lock);
     if (n->queue.closed)
-        r->error = ETCD_STOPPED;
+        refused = ETCD_STOPPED;
     else if (n->queue.bytes + r->bytes + atomic_load(&n->unsynced_bytes) +
-                 mvcc_frozen_bytes(n->mvcc) > n->options.backlog_bytes)
-        r->error = ETCD_BACKLOG_FULL;
-    if (r->error == ETCD_OK) {
+                 mvcc_frozen_bytes(n->mvcc) >
+             n->options.backlog_bytes)
+        refused = ETCD_BACKLOG_FULL;
+    if (refused == ETCD_OK) { /* from here on it is the evaluator's, and may soon be gone */
         *n->queue.tail = r;
         n->queue.tail = &r->next;
         n->queue.n++;
         n->queue.bytes += r->bytes;
     }
     mutex_unlock(&n->queue.lock);
-    if (r->error != ETCD_OK)
-        r->done(r);
-    else
+    if (refused == ETCD_OK) {
         commit_drain(n, false);
+        return;
+    }
+    r->error = refused;
+    r->done(r);
 }
 
 /* --- the sync thread -------------------------------------------------------------------------- */

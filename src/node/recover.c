@@ -122,7 +122,7 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
     n->index = index;
     n->revision = e.revision;
     n->time_ms = e.time_ms > n->time_ms ? e.time_ms : n->time_ms;
-    /* What recovery reads counts as committed: wal_start() syncs it before anyone is served. */
+    /* What recovery replays counts as committed: wal_open() has synced it. */
     mvcc_publish(n->mvcc, index, n->compacted);
     mvcc_entry_done(n->mvcc, index, e.revision, n->time_ms);
     while (mvcc_frozen_count(n->mvcc) >= 3) { /* replay of a long log: bounded memory */

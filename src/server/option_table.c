@@ -106,7 +106,7 @@ _Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_MAX_ROWS,
                "parsing has an array of this size");
 const size_t option_count = sizeof option_table / sizeof option_table[0];
 
-/* --- refused flags ------------------------------------------------------------------------ */
+/* --- refused flags ------------------------------------------------------------------ */
 
 #define ABSENT ", which this version does not have: "
 #define NO_TLS                                                                           \
@@ -190,7 +190,7 @@ option_alias(const char *name)
     return NULL;
 }
 
-/* --- texts -------------------------------------------------------------------------------- */
+/* --- texts -------------------------------------------------------------------------- */
 
 void
 option_variable(const char *name, char *out, size_t n)

@@ -38,7 +38,7 @@ struct reader {
     struct error *error;
 };
 
-/* --- helpers ------------------------------------------------------------------------------- */
+/* --- helpers ------------------------------------------------------------------------ */
 
 static void warn(struct run_options *o, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -134,7 +134,7 @@ nearest(const char *name)
     return best;
 }
 
-/* --- finding the texts --------------------------------------------------------------------- */
+/* --- finding the texts -------------------------------------------------------------- */
 
 static t4_status
 refuse_flag(struct reader *r, const char *name)
@@ -326,7 +326,7 @@ read_variables(struct reader *r)
     return T4_OK;
 }
 
-/* --- reading the texts ----------------------------------------------------------------------- */
+/* --- reading the texts -------------------------------------------------------------- */
 
 /* The message for a value that is not possible: where it stands, why, and what would be. */
 static t4_status
@@ -407,7 +407,7 @@ read_values(struct reader *r)
     return T4_OK;
 }
 
-/* --- what is made of the values ---------------------------------------------------------------- */
+/* --- what is made of the values ----------------------------------------------------- */
 
 static t4_status
 refuse_named(struct reader *r, const char *name, const char *why)

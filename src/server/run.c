@@ -57,7 +57,7 @@ report(const struct error *e)
         LOG_ERROR(e->message, NULL);
 }
 
-/* --- signals ------------------------------------------------------------------------------- */
+/* --- signals ------------------------------------------------------------------------ */
 
 /* What a signal does that interrupts the main thread; set before it is unblocked. */
 static volatile sig_atomic_t exit_status_on_signal;
@@ -169,7 +169,7 @@ wait_for_stop(struct server *s)
     }
 }
 
-/* --- starting ------------------------------------------------------------------------------- */
+/* --- starting ----------------------------------------------------------------------- */
 
 /* On any thread. */
 static void
@@ -331,7 +331,7 @@ say_ready(struct server *s)
     buffer_free(&endpoints);
 }
 
-/* --- stopping -------------------------------------------------------------------------------- */
+/* --- stopping ----------------------------------------------------------------------- */
 
 /* Takes down what is there, also after a start that failed half-way. */
 static void

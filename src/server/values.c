@@ -17,7 +17,7 @@ struct unit {
     int64_t factor;
 };
 
-/* --- numbers ------------------------------------------------------------------------------ */
+/* --- numbers ------------------------------------------------------------------------ */
 
 bool
 value_parse_int(const char *text, int64_t *out)
@@ -191,7 +191,7 @@ value_format_duration(int64_t ns, char *out, size_t n)
         snprintf(out, n, "%" PRId64 "%s", ns / u->factor, u->name);
 }
 
-/* --- addresses ---------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------- */
 
 /* The host is a number or a name; decides whether other machines reach it. */
 static const char *

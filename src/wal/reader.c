@@ -219,6 +219,7 @@ advance(struct wal_reader *r, struct error *error)
     struct wal *w = r->w;
     struct segment *s = NULL;
     struct cursor next;
+    bool missing;
     size_t i;
     t4_status status;
 
@@ -228,15 +229,16 @@ advance(struct wal_reader *r, struct error *error)
         if (s->live && s->last_index >= r->next_index)
             break;
     }
+    missing = i == w->count || s->first_index > r->next_index;
     if (i == r->position) {
         r->last_index = s->last_index;
         r->cursor.end = s->end;
     }
     mutex_unlock(&w->lock);
+    if (missing)
+        return damaged(r->cursor.segment, r->cursor.offset, r->next_index, w, error);
     if (i == r->position)
         return T4_OK;
-    if (i == w->count || s->first_index > r->next_index)
-        return damaged(r->cursor.segment, r->cursor.offset, r->next_index, w, error);
     status = cursor_open(&next, w, s, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES,
                          READ_CHUNK, error);
     if (status != T4_OK)

@@ -64,7 +64,7 @@ append_json(struct buffer *out, const char *text)
     append(out, "\"");
 }
 
-/* --- pages ------------------------------------------------------------------------------- */
+/* --- pages -------------------------------------------------------------------------- */
 
 /* The state that a client is told, with the lock held: alarms of the node degrade it. */
 static enum http_state
@@ -187,7 +187,7 @@ static const struct page {
     {"/version", JSON, page_version},
 };
 
-/* --- requests ---------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------- */
 
 static enum MHD_Result
 respond(struct MHD_Connection *c, unsigned status, const char *type, const char *allow,
@@ -298,7 +298,7 @@ answer(void *arg, struct MHD_Connection *c, const char *url, const char *method,
     return respond_not_found(c);
 }
 
-/* --- start and stop ---------------------------------------------------------------------- */
+/* --- start and stop ----------------------------------------------------------------- */
 
 static void library_log(void *arg, const char *format, va_list ap)
     __attribute__((format(printf, 2, 0)));
