@@ -336,8 +336,8 @@ def etcdctl_binaries():
     found = []
     for path in ("/usr/bin/etcdctl", os.path.join(ETCD36_DIR, "etcdctl")):
         if os.path.exists(path):
-            environment = dict(os.environ, ETCDCTL_API="3")
             text = subprocess.run([path, "version"], stdout=subprocess.PIPE, text=True,
-                                  env=environment, check=True).stdout
+                                  stderr=subprocess.DEVNULL, check=True,
+                                  env=dict(os.environ, ETCDCTL_API="3")).stdout
             found.append((text.splitlines()[0].split(":")[1].strip(), path))
     return found
