@@ -70,10 +70,13 @@ class Streams:
         self.watches = [{} for _ in range(STREAMS)]
         self.pending = [None] * STREAMS
         self.complaints = []
+        self.longest_wait = 0.0
 
     def pump(self, stream, seconds=0):
         """Takes in one response; False if there was none in time."""
+        started = time.monotonic()
         response = self.streams[stream].next(seconds)
+        self.longest_wait = max(self.longest_wait, time.monotonic() - started)
         if response is None:
             return False
         response = self.translate(response)

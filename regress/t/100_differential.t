@@ -28,7 +28,8 @@ SEED = os.environ.get("T4_DIFF_SEED", "3")
 def main():
     reference, subject = t4test.reference(), t4test.subject()
     if reference is None:
-        TAP.skip_all("no etcd was built to compare with (make etcd)")
+        TAP.skip_all("no etcd to compare with in %s; contrib/quickstart puts it there"
+                     % t4test.BUILD_DIR)
     if subject is None:
         TAP.skip_all("no t4 in " + t4test.BUILD_DIR)
     from compare import Exceptions
@@ -96,6 +97,9 @@ def main():
     part("reads of everything at many revisions", Late(lambda: generator.sweep(200)))
     TAP.diag("%d errors and %d watch items were among what was compared" % (
         pair.errors, pair.events))
+    TAP.diag("longest wait for a watch's response: %s" % ", ".join(
+        "%.2f s on %s" % (side.longest_wait, server.name)
+        for side, server in zip(pair.streams, pair.servers)))
     for name in sorted(pair.calls):
         TAP.diag("%6d %s" % (pair.calls[name], name))
     pair.close()

@@ -111,7 +111,9 @@ mvcc_open(const struct mvcc_options *options, struct mvcc **out, struct mvcc_sta
 
     *out = NULL;
     m->options = *options;
-    env_posix()->random(env_posix()->state, &m->hash_seed, sizeof m->hash_seed);
+    if (m->options.env == NULL)
+        m->options.env = env_posix();
+    m->options.env->random(m->options.env->state, &m->hash_seed, sizeof m->hash_seed);
     status = state_read(m, state, error);
     if (status != T4_OK) {
         mem_free(m);

@@ -39,6 +39,7 @@ struct memtable_key;
 struct mvcc_view;
 
 struct mvcc_options {
+    struct env *env;           /* clock and chance; NULL: env_posix() */
     struct engine *engine;     /* stays the caller's */
     uint64_t cluster_id, lineage; /* must match what the engine says of itself */
     uint64_t memtable_bytes;   /* freeze at this size; 16 MiB by default */

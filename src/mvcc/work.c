@@ -159,8 +159,11 @@ flush_done(struct mvcc *m)
     atomic_fetch_sub(&m->frozen_count, 1);
     memtable_unref(t);
     m->job.flushing = NULL;
-    if (m->options.metrics != NULL)
+    if (m->options.metrics != NULL) {
         metric_add(m->options.metrics, METRIC_FLUSHES, 1);
+        metric_observe(m->options.metrics, METRIC_FLUSH_SECONDS,
+                       m->options.env->boot_ns(m->options.env->state) - m->job.flush_began_ns);
+    }
     return T4_OK;
 }
 
@@ -403,6 +406,7 @@ mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error)
     if (job->flushing == NULL && flush_is_due(m)) {
         job->flushing = mvcc_oldest_frozen(m);
         job->next = memtable_seek(job->flushing, slice_of("", 0));
+        job->flush_began_ns = m->options.env->boot_ns(m->options.env->state);
     }
     if (job->flushing != NULL)
         return flush_slice(m, error);

@@ -309,9 +309,13 @@ take_group(struct node *n, bool *mark)
 static t4_status
 write_group(struct node *n, struct commit_group *g, struct error *error)
 {
-    uint64_t synced;
+    uint64_t boot_ns = n->options.env->boot_ns(n->options.env->state), synced;
     t4_status status;
 
+    if (n->options.segment_age_ns > 0 && boot_ns - n->segment_began_ns >= n->options.segment_age_ns) {
+        n->segment_began_ns = boot_ns;
+        wal_roll(n->wal);
+    }
     while ((status = wal_write(n->wal, &g->wal, error)) == T4_E_NOSPACE) {
         bool stop;
 
@@ -396,6 +400,7 @@ commit_init(struct node *n)
 void
 commit_start(struct node *n)
 {
+    n->segment_began_ns = n->options.env->boot_ns(n->options.env->state);
     thread_start(&n->sync_thread, "t4-sync", sync_main, n);
 }
 

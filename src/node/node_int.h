@@ -92,6 +92,7 @@ struct node {
         bool stop;               /* [lock] */
     } log;
     struct thread sync_thread;
+    uint64_t segment_began_ns; /* [sync thread] boot clock; segments roll by age, too */
     _Atomic uint64_t unsynced_bytes; /* in filling and writing */
 
     /* the published snapshot, and answers that wait for it */

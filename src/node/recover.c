@@ -169,6 +169,7 @@ t4_status
 node_recover(struct node *n, struct error *error)
 {
     struct mvcc_options options = {
+        .env = n->options.env,
         .engine = n->engine,
         .cluster_id = n->identity.cluster_id,
         .lineage = n->identity.lineage,
