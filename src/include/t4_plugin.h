@@ -9,7 +9,8 @@
  * T4_ABI_MINOR; anything else raises T4_ABI_MAJOR and the number in the entry symbol.
  * Whoever reads a table looks at its `size` first (T4_HAS).
  *
- *   1.0  (draft until the first frozen release)  plugin, host and storage engine tables
+ *   1.0  (draft until the first frozen release)  plugin, host, storage engine and object
+ *        store tables
  *
  * Types in the ABI are fixed-width integers, size_t and pointers.  Bytes travel as
  * struct t4_slice and are never NUL-terminated by contract.
@@ -179,6 +180,98 @@ struct t4_engine_ops {
     t4_status (*prev)(struct t4_iter *, struct t4_slice *out_key, struct t4_slice *out_value);
     void (*iter_end)(struct t4_iter *);
     t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
+};
+
+/* --- role: object store ----------------------------------------------------------------- */
+
+struct t4_store; /* the plugin's handle, opaque to the host */
+
+#define T4_PUT_ANY 0u       /* create or replace */
+#define T4_PUT_IF_ABSENT 1u /* create; PRECONDITION if the object is there */
+#define T4_PUT_IF_MATCH 2u  /* replace the object with this tag; else PRECONDITION */
+
+struct t4_put {
+    uint32_t size;
+    uint32_t condition;       /* T4_PUT_* */
+    struct t4_slice key, body;
+    struct t4_slice if_match; /* a tag as it was received */
+};
+
+#define T4_TAG_MAX 128
+/*
+ * What the store says of an object.  The tag changes with every change of the object's bytes
+ * (equal bytes may have equal tags); it is opaque and given back as received, quotes and all.
+ */
+struct t4_object_info {
+    uint32_t size;
+    uint32_t tag_length;
+    uint64_t length;     /* bytes of the whole object */
+    int64_t modified_ms; /* since 1970, by the store's clock; 0: not known */
+    int64_t date_ms;     /* the store's clock when it answered; 0: not known */
+    char tag[T4_TAG_MAX];
+};
+
+/* Receives bytes in order; anything but T4_OK ends the call with that status. */
+typedef t4_status t4_sink_fn(void *arg, struct t4_slice part);
+/* Receives one object of a listing; anything but T4_OK ends the call with that status. */
+typedef t4_status t4_list_fn(void *arg, struct t4_slice key, const struct t4_object_info *);
+
+struct t4_object_ops;
+struct t4_store_open {
+    uint32_t size;
+    uint32_t reserved;
+    struct t4_slice url; /* scheme://..., without the scheme of a wrapper */
+    /* of a role with T4_OBJECT_WRAPS: the store it wraps, which outlives it; else NULL */
+    const struct t4_object_ops *inner_ops;
+    struct t4_store *inner;
+};
+
+#define T4_OBJECT_IF_ABSENT 1u /* caps: conditions are honoured, atomically */
+#define T4_OBJECT_IF_MATCH 2u
+#define T4_OBJECT_WRAPS 4u     /* works on an inner store: "<role>+<inner url>" */
+
+/*
+ * Contract of an object store
+ *  - Keys are 1 to 1,024 bytes of UTF-8 without control characters, '/' separates.  Bodies are
+ *    0 bytes to 5 GiB.
+ *  - The role's name is the URL's scheme.  Calls block until they are done, their deadline
+ *    (host->deadline_ns) is over, or host->cancelled() says so; many may be under way on one
+ *    store, on threads of the host.  open and close are serial.
+ *  - put() is atomic: readers see the old object or the new one, whole.  A lost condition is
+ *    PRECONDITION, also IF_MATCH on an absent key.  UNKNOWN: the request may have been or may
+ *    yet be carried out (no answer, an answer of 5xx, a timeout after it was sent).  TIMEOUT,
+ *    CANCELLED, UNAVAILABLE: it certainly was not.  A plugin never repeats a conditional put
+ *    by itself: the second try would lose against the first.
+ *  - get() hands `length` bytes from `offset` on to the sink; a range behind the end gives the
+ *    short part, possibly none; info->length is the true length.  NOTFOUND: no such object.
+ *    After an error whatever the sink got is void.
+ *  - remove() of an absent key is OK.  After an error any of the keys may be gone.
+ *  - list() gives keys with the prefix, strictly after `after`, in bytewise order, at most
+ *    `max`; fewer than `max` means that there are no more.  It sees every put and remove that
+ *    was answered before it began.
+ *  - DENIED: credentials or permissions, the hint says which; BUSY: throttled, try later;
+ *    NOSPACE: quota.
+ *  - No secret goes into a message.
+ */
+#define T4_TO_THE_END UINT64_MAX
+struct t4_object_ops {
+    uint32_t size;
+    uint32_t min_minor;
+    uint64_t caps;
+    t4_status (*open)(void *plugin, struct t4_call *, const struct t4_store_open *,
+                      struct t4_store **);
+    void (*close)(struct t4_store *);
+    t4_status (*put)(struct t4_store *, struct t4_call *, const struct t4_put *,
+                     struct t4_object_info *);
+    t4_status (*get)(struct t4_store *, struct t4_call *, struct t4_slice key,
+                     uint64_t offset, uint64_t length, t4_sink_fn *, void *arg,
+                     struct t4_object_info *);
+    t4_status (*head)(struct t4_store *, struct t4_call *, struct t4_slice key,
+                      struct t4_object_info *);
+    t4_status (*remove)(struct t4_store *, struct t4_call *, const struct t4_slice *keys,
+                        size_t n);
+    t4_status (*list)(struct t4_store *, struct t4_call *, struct t4_slice prefix,
+                      struct t4_slice after, uint32_t max, t4_list_fn *, void *arg);
 };
 
 /* --- the descriptor ------------------------------------------------------------------- */

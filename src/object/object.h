@@ -1,0 +1,60 @@
+/*
+ * object.h - an object store as the server sees it: any plugin's table, adopted, counted,
+ * probed, with the rules for ambiguous answers.
+ *
+ * Calls block; whoever must not wait runs them on workers.  Every function may be called from
+ * any thread, many at once on one store.  Errors: those of the contract in
+ * include/t4_plugin.h, with the store's words in *error (which may be NULL).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBJECT_OBJECT_H
+#define OBJECT_OBJECT_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "env/env.h"
+#include "plugin/plugin.h"
+
+struct object_store;
+
+struct object_options {
+    struct env *env;
+    const char *plugin_dir;                /* NULL: see plugin_load() */
+    const struct plugin_setting *settings; /* "s3.region": of all plugins, by prefix */
+    size_t n_settings;
+};
+
+/*
+ * Opens "file:///path", "s3://bucket/prefix", "gs://bucket/prefix", or a wrapper before any of
+ * them ("fault+file:///path"): loads the plugins that the schemes name (file: dir, gs: gcs,
+ * else the scheme) and opens the stores from the inside out.
+ */
+t4_status object_open(const char *url, const struct object_options *options,
+                      struct object_store **out, struct error *error);
+void object_close(struct object_store *s);
+const char *object_url(const struct object_store *s); /* without secrets */
+
+/* timeout_ns 0: the default of 60 s */
+t4_status object_put(struct object_store *s, const struct t4_put *put, uint64_t timeout_ns,
+                     struct t4_object_info *info, struct error *error);
+/* Appends the bytes to *out; at most `limit` of them, more is CORRUPT. */
+t4_status object_get(struct object_store *s, struct t4_slice key, uint64_t offset,
+                     uint64_t length, size_t limit, uint64_t timeout_ns, struct buffer *out,
+                     struct t4_object_info *info, struct error *error);
+t4_status object_head(struct object_store *s, struct t4_slice key, uint64_t timeout_ns,
+                      struct t4_object_info *info, struct error *error);
+t4_status object_remove(struct object_store *s, const struct t4_slice *keys, size_t n,
+                        uint64_t timeout_ns, struct error *error);
+t4_status object_list(struct object_store *s, struct t4_slice prefix, struct t4_slice after,
+                      uint32_t max, uint64_t timeout_ns, t4_list_fn *fn, void *arg,
+                      struct error *error);
+
+/*
+ * The start-up probe (I9) under a random scratch key below `prefix`: create-if-absent twice,
+ * fresh and stale If-Match, read-after-write, list-after-write.  OK, or UNSUPPORTED with what
+ * failed; other errors: the store could not be asked.
+ */
+t4_status object_probe(struct object_store *s, struct t4_slice prefix, struct error *error);
+
+#endif
