@@ -1,9 +1,14 @@
 /*
  * index.c - which watchers match a key.
  *
- * A watcher of a single key stands in a hash.  Ranges stand in a treap ordered by (key,
- * address) in which every node knows the largest end of its subtree, so that a key visits
- * matching watchers and O(log n) others.
+ * A watcher of a single key stands in a hash, whose buckets are lists in both directions:
+ * thousands may watch one key, and each can leave at once.  Ranges stand in a treap ordered by
+ * (key, address) in which every node knows the largest end of its subtree, so that a key
+ * visits matching watchers and O(log n) others.  The depth of the recursions is that of the
+ * treap: its priorities are hashed with a random seed, so no client can make it deep.
+ *
+ * Entry points: watch_index_add(), watch_index_remove(), watch_index_match().
+ * Runs on the hub's thread.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -25,6 +30,12 @@ watch_index_free(struct watch_index *ix)
     *ix = (struct watch_index){0};
 }
 
+bool
+watch_index_empty(const struct watch_index *ix)
+{
+    return ix->root == NULL && ix->singles == 0;
+}
+
 static bool
 is_single(const struct watcher *w)
 {
@@ -40,6 +51,29 @@ bucket_of(struct watch_index *ix, struct t4_slice key)
 }
 
 static void
+bucket_add(struct watch_index *ix, struct watcher *w)
+{
+    struct watcher **b = bucket_of(ix, w->key);
+
+    w->left = *b;
+    w->right = NULL;
+    if (w->left != NULL)
+        w->left->right = w;
+    *b = w;
+}
+
+static void
+bucket_remove(struct watch_index *ix, struct watcher *w)
+{
+    if (w->right != NULL)
+        w->right->left = w->left;
+    else
+        *bucket_of(ix, w->key) = w->left;
+    if (w->left != NULL)
+        w->left->right = w->right;
+}
+
+static void
 grow(struct watch_index *ix)
 {
     struct watcher **old = ix->bucket;
@@ -49,11 +83,8 @@ grow(struct watch_index *ix)
     ix->bucket = mem_zalloc(ix->buckets * sizeof(struct watcher *));
     for (uint64_t i = 0; i < n; i++)
         for (struct watcher *w = old[i], *next; w != NULL; w = next) {
-            struct watcher **b = bucket_of(ix, w->key);
-
             next = w->left;
-            w->left = *b;
-            *b = w;
+            bucket_add(ix, w);
         }
     mem_free(old);
 }
@@ -146,7 +177,8 @@ take_out(struct watcher *t, const struct watcher *w)
 }
 
 static void
-match(struct watcher *t, struct t4_slice key, void (*fn)(struct watcher *, void *), void *arg)
+match(struct watcher *t, struct t4_slice key, void (*fn)(struct watcher *, void *),
+      void *arg)
 {
     while (t != NULL && (t->max_open || slice_compare(t->max_end, key) > 0)) {
         match(t->left, key, fn, arg);
@@ -165,27 +197,23 @@ watch_index_add(struct watch_index *ix, struct watcher *w)
 {
     if (!is_single(w)) {
         w->left = w->right = NULL;
+        w->priority = (uint32_t)hash_u64((uintptr_t)w ^ ix->seed);
         ix->root = insert(ix->root, w);
         return;
     }
     if (ix->singles++ >= ix->buckets)
         grow(ix);
-    w->left = *bucket_of(ix, w->key);
-    *bucket_of(ix, w->key) = w;
+    bucket_add(ix, w);
 }
 
 void
 watch_index_remove(struct watch_index *ix, struct watcher *w)
 {
-    struct watcher **link;
-
     if (!is_single(w)) {
         ix->root = take_out(ix->root, w);
         return;
     }
-    for (link = bucket_of(ix, w->key); *link != w; link = &(*link)->left)
-        ;
-    *link = w->left;
+    bucket_remove(ix, w);
     ix->singles--;
 }
 

@@ -5,7 +5,8 @@
  * for all watchers that are *synced* (caught up) and finds the matching ones through an index
  * by key range, so that an event costs in proportion to its matching watchers; a watcher that
  * starts in the past, or fell behind because its client does not read, is *unsynced* and
- * catches up with a log reader of its own.  An event is encoded once and shared.
+ * catches up by reading older parts of the log, together with others that are as far behind.
+ * An event is encoded once and shared.
  *
  * Threads: everything here may be called from any thread; calls only queue work for the hub
  * thread, which calls the stream's functions.
@@ -39,12 +40,15 @@ struct watch_hub_options {
     struct mvcc *mvcc;
     struct response_header header; /* ids and term; revision is filled in */
     uint64_t progress_interval_ns; /* of progress_notify; etcd: 10 min */
-    uint32_t fragment_bytes;       /* size at which a fragmenting watcher's message is split */
+    uint32_t fragment_bytes; /* size at which a fragmenting watcher's message is split */
     uint32_t watchers_per_stream;  /* bound; a create beyond it is refused in words */
     uint32_t stream_backlog_bytes; /* bound of what waits for one stream, e.g. 1 MiB */
     struct env *env;
     struct metrics *metrics;
-    /* Called on the hub's thread when the log cannot be read back (damaged). */
+    /*
+     * Called on the hub's thread, once, when log or engine cannot be read (damaged); all
+     * streams have been ended with ETCD_READ_FAILED then.
+     */
     void (*failed)(void *arg, const struct error *error);
     void *failed_arg;
 };
@@ -53,10 +57,13 @@ struct watch_hub *watch_hub_new(const struct watch_hub_options *options);
 /* Starts the thread; the state given by the first watch_hub_publish() must be there before. */
 void watch_hub_start(struct watch_hub *h);
 /*
- * Ends all streams through end() with `error` (an enum etcd_error) and joins the thread.
- * Later calls for these streams are no-ops until they are closed.
+ * Ends all streams through end() with `error` (an enum etcd_error, not ETCD_OK) and returns
+ * when that is done; log and mvcc are not read any more.  The thread goes on to let go of
+ * streams that are closed; those opened from now on are ended at once, and other calls for
+ * streams do nothing.
  */
 void watch_hub_stop(struct watch_hub *h, int error);
+/* Joins the thread.  All streams must have been let go of (closed() was called). */
 void watch_hub_free(struct watch_hub *h);
 
 /*
@@ -75,15 +82,23 @@ struct watch_transport {
      * content.  It answers with watch_stream_sent() when it can take the next one.
      */
     void (*send)(void *arg, struct chain *message, bool more);
-    /* Ends the stream with an enum etcd_error; nothing is sent afterwards. */
+    /*
+     * Ends the stream with an enum etcd_error; nothing is sent afterwards.  The transport
+     * still has to call watch_stream_close().
+     */
     void (*end)(void *arg, int error);
-    /* The hub has let go of the stream: the last call for it. */
+    /*
+     * The hub has let go of the stream: the last call for it.  When this returns no call for
+     * the stream may be under way in another thread (watch_stream_sent() can be late: guard
+     * it and watch_stream_close() by a lock, or wait here).
+     */
     void (*closed)(void *arg);
 };
 
 struct watch_stream *watch_stream_open(struct watch_hub *h,
-                                       const struct watch_transport *transport, void *arg);
-/* The transport can take the next message. */
+                                       const struct watch_transport *transport,
+                                       void *arg);
+/* The transport can take the next message.  May be called from within send(). */
 void watch_stream_sent(struct watch_stream *s);
 /* The client or the connection is gone; closed() follows. */
 void watch_stream_close(struct watch_stream *s);
@@ -93,6 +108,10 @@ struct watch_create {
     int64_t start_revision, watch_id;
     bool progress_notify, prev_kv, fragment, no_put, no_delete;
 };
+/*
+ * Requests; their answers are messages.  A client that sends them faster than the hub carries
+ * them out, or does not read the answers, has its stream ended (ETCD_TOO_MANY_REQUESTS).
+ */
 void watch_stream_create(struct watch_stream *s, const struct watch_create *request);
 void watch_stream_cancel(struct watch_stream *s, int64_t watch_id);
 void watch_stream_progress(struct watch_stream *s);

@@ -1,12 +1,14 @@
 /*
  * watch_int.h - what the files of this folder share.
  *
- * hub.c     the thread: commands, tail of the log, catching up, timers
- * stream.c  streams and watchers: requests, what waits to be sent, sending
- * event.c   an entry of the log -> events, encoded once
- * index.c   which watchers match a key
+ * hub.c      the thread, its commands, the interface of the folder
+ * follow.c   reading the log: the tail for the synced watchers, passes for the others
+ * event.c    an entry of the log -> events, each encoded once
+ * index.c    which watchers match a key
+ * stream.c   streams and watchers: what requests do
+ * queue.c    what waits to be sent on a stream, and sending it
  *
- * Everything but the command queue belongs to the hub's thread.
+ * Everything belongs to the hub's thread but what is marked [lock] or atomic.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -20,6 +22,7 @@
 #include "watch/watch.h"
 
 struct watcher;
+struct batch;
 
 /* --- index.c ------------------------------------------------------------------------------ */
 
@@ -32,157 +35,253 @@ struct watch_index {
 
 void watch_index_init(struct watch_index *ix, uint64_t seed);
 void watch_index_free(struct watch_index *ix);
+bool watch_index_empty(const struct watch_index *ix);
 void watch_index_add(struct watch_index *ix, struct watcher *w);
 void watch_index_remove(struct watch_index *ix, struct watcher *w);
 /* Calls fn for each watcher whose range holds the key.  fn may not change the index. */
 void watch_index_match(struct watch_index *ix, struct t4_slice key,
                        void (*fn)(struct watcher *w, void *arg), void *arg);
 
-/* --- watchers and streams -------------------------------------------------------------------- */
+/* --- watchers and streams ----------------------------------------------------------------- */
 
 enum watcher_place {
-    PLACE_SYNCED,  /* in hub.synced: has everything up to hub.done */
+    PLACE_SYNCED,  /* in hub.synced: has been given everything up to hub.done */
+    PLACE_STALLED, /* in stream.stalled: behind, and its stream's backlog is full */
     PLACE_WAITING, /* in hub.waiting: behind, waits for a pass over the log */
-    PLACE_PASS,    /* in the pass that is running */
+    PLACE_PASS,    /* in a pass: is being given what it misses */
 };
 
 struct watcher {
     struct watch_stream *stream;
-    struct watcher *stream_next; /* list of the stream */
-    struct watcher **stream_link;
-    struct watcher *queue_next, **queue_link; /* waiting or pass list */
-    int64_t id, start; /* as requested; start <= 0: from then on */
-    int64_t next;      /* first revision not yet given to it */
-    int64_t queued;   /* newest revision in `pending` */
-    struct chain pending; /* encoded events, whole revisions */
-    uint32_t *length;     /* of each event in it; for watchers that asked for fragments */
-    uint32_t n_lengths, lengths_capacity;
-    uint64_t idle_since_ns; /* for progress_notify */
-    enum watcher_place place;
-    bool ready;           /* in the stream's list of those with pending events */
-    bool owes_progress;   /* a progress message waits for its pending events */
-    bool progress_notify, prev_kv, fragment, no_put, no_delete;
-    bool refused;         /* no room for the current revision: in hub.overflow */
-    struct watcher *ready_next, *overflow_next;
-    /* index */
-    struct watcher *left, *right; /* or, for single keys, left = next in the bucket */
-    uint64_t priority;
-    struct t4_slice key, end; /* end empty: a single key */
-    bool open;                /* no upper bound */
+    struct watcher *stream_next, **stream_link; /* all of the stream */
+    struct watcher *id_next;                    /* bucket of hub.ids */
+    struct watcher *place_next, **place_link;   /* where it is, unless synced */
+    struct pass *pass;                          /* PLACE_PASS */
+    struct watcher *refused_next;               /* hub.refused */
+    int64_t id, start;                          /* as requested; start 0: from then on */
+    int64_t next;               /* first revision not yet given to it, or more */
+    struct batch *first, *last; /* its batches in the stream's queue */
+    struct item *notice;        /* its progress notification in the queue */
+    uint64_t idle_since_ns;     /* for progress_notify */
+    struct watcher *left,
+        *right;               /* index; single keys: next and previous in the bucket */
+    struct t4_slice key, end; /* in `bytes`; end empty: a single key, or `open` */
     struct t4_slice max_end;  /* of the subtree; valid unless max_open */
-    bool max_open;
+    uint32_t priority;
+    uint8_t place;       /* enum watcher_place */
+    bool open, max_open; /* no upper bound: the watcher, the subtree */
+    bool progress_notify, prev_kv, fragment, no_put, no_delete;
+    bool refused; /* in hub.refused: had no room for the entry that is being given out */
     uint8_t bytes[];
 };
+/* 100,000 idle ones are to fit in 30 MB, hash tables included. */
+_Static_assert(sizeof(struct watcher) <= 264, "an idle watcher has become larger");
 
-struct message {
-    struct message *next;
-    struct chain chain;
+enum item_kind {
+    ITEM_CREATED,
+    ITEM_REFUSED,
+    ITEM_CANCELED,
+    ITEM_COMPACTED,
+    ITEM_PROGRESS,
+    ITEM_NOTICE,
+    ITEM_EVENTS
+};
+
+/* One thing to send, in the queue of its stream. */
+struct item {
+    struct item *next, **link;
+    enum item_kind kind;
+    int64_t watch_id;
+    int64_t revision; /* of the header; ITEM_EVENTS: of the newest event */
+    union {
+        const char *reason;      /* ITEM_REFUSED, ITEM_COMPACTED (or NULL); static */
+        struct watcher *watcher; /* ITEM_NOTICE */
+    };
+    int64_t compacted; /* ITEM_COMPACTED */
+};
+
+/* Events of one watcher, whole revisions, that go in one message. */
+struct batch {
+    struct item item;
+    struct batch *next;      /* of the same watcher */
+    struct watcher *watcher; /* NULL: it is gone */
+    struct chain events;     /* one link for each event */
+    uint32_t revisions;
+    /* as it was before its newest revision */
+    uint32_t links_before;
+    int64_t revision_before;
+    size_t charge_before;
+    bool fragment;
+    uint64_t seal; /* takes further revisions while this is the stream's */
+    size_t charge; /* in the stream's backlog */
+};
+
+enum { STREAM_IDLE, STREAM_BUSY, STREAM_BUSY_MORE };
+
+struct command {
+    enum {
+        COMMAND_OPEN,
+        COMMAND_CREATE,
+        COMMAND_CANCEL,
+        COMMAND_PROGRESS,
+        COMMAND_SENT,
+        COMMAND_FLOOD,
+        COMMAND_CLOSE
+    } kind;
+    struct command *next;
+    struct watch_stream *stream;
+    size_t size;      /* of a request, for the bound; 0: part of its stream */
+    int64_t watch_id; /* to cancel */
+    struct watch_create create;
+    uint8_t bytes[];
 };
 
 struct watch_stream {
     struct watch_hub *hub;
     const struct watch_transport *transport;
     void *arg;
-    struct watch_stream *next, **link;  /* all streams of the hub */
+    struct watch_stream *next, **link; /* all streams of the hub */
     struct watch_stream *dirty_next;
-    bool dirty, ended, chosen_ids; /* chosen_ids: the client gave ids of its own */
-    struct watcher *watchers;
-    uint32_t n_watchers;
+    bool dirty; /* in hub.dirty: perhaps something can be sent */
+    bool ended; /* end() was called: nothing is sent any more */
+    struct watcher *watchers, *stalled;
+    uint32_t n_watchers, n_unsynced;
     int64_t next_id;
-    struct message *control, **control_tail; /* answers, before any events */
-    struct watcher *ready, **ready_tail;     /* watchers with pending events */
-    size_t backlog;                          /* bytes in pending chains */
-    uint32_t owing;         /* watchers that owe before the progress message may go */
-    uint32_t progress_wanted; /* answers to progress requests that wait for `owing` */
-    int64_t progress_revision;
-    struct {                /* what is left of a message that is sent in pieces */
-        int64_t watch_id;   /* n == 0: nothing */
-        struct buffer bytes;
-        size_t at;
-        uint32_t *length, i, n; /* of events */
-    } fragments;
+    int64_t latest_start;  /* no watcher's start is above it */
+    bool latest_left;      /* whoever had it has left */
+    struct watcher *owner; /* the first that was given an event of the entry, */
+    uint64_t owner_entry;  /* hub.entries then */
+    struct item *queue, **queue_end;
+    uint32_t n_answers;   /* items that are no events */
+    uint32_t n_progress;  /* of them, ITEM_PROGRESS */
+    uint64_t seal;        /* changes when batches may not take further revisions */
+    struct batch *pieces; /* being sent in fragments, no longer in the queue */
+    uint32_t piece;       /* its next event */
+    size_t backlog; /* bytes of events in queue and pieces, with what they take around */
     /*
      * IDLE: nothing is with the transport.  BUSY: a message is.  BUSY_MORE: and the hub wants
      * to hear when it is sent.
      */
     _Atomic int state;
+    _Atomic size_t requests, request_bytes; /* queued and not yet carried out */
+    /* Each of these is queued at most once at a time, so needs no memory of its own. */
+    _Atomic bool sent_queued, flood_queued;
+    struct command open, sent, flood, close;
 };
-enum { STREAM_IDLE, STREAM_BUSY, STREAM_BUSY_MORE };
 
-struct command {
-    enum { COMMAND_OPEN, COMMAND_CREATE, COMMAND_CANCEL, COMMAND_PROGRESS, COMMAND_SENT,
-           COMMAND_CLOSE } kind;
-    struct command *next;
-    struct watch_stream *stream;
-    int64_t watch_id; /* to cancel */
-    struct watch_create create;
-    uint8_t bytes[];
+/* A reading of older parts of the log for unsynced watchers. */
+struct pass {
+    struct wal_reader *reader; /* NULL: not in use */
+    struct watch_index index;
+    struct watcher *members;
+    int64_t done; /* has given out everything up to here */
 };
+#define PASSES 4
 
 struct watch_hub {
     struct watch_hub_options options;
     uint64_t seed;
     struct thread thread;
+    bool started; /* [whoever starts and frees] */
 
     struct mutex lock;
-    struct condition wake;
-    struct command *head, **tail; /* [lock] */
-    bool sleeping, stopping, stopped; /* [lock] */
-    int stop_error;               /* [lock] */
-    struct mutex published_lock;  /* leaf: the three belong together */
+    struct condition wake;                     /* [lock] there is something to do */
+    struct condition over;                     /* [lock] `stopped` */
+    struct command *head, **tail;              /* [lock] */
+    bool sleeping, stopping, stopped, exiting; /* [lock] */
+    int stop_error;                            /* [lock] */
+    struct mutex published_lock;               /* leaf: the three belong together */
     struct {
         uint64_t index;
         int64_t revision, compacted;
-    } published;                  /* [published_lock] */
-    _Atomic uint64_t index;       /* the same, to look at without the lock */
-    int64_t revision, compacted;  /* [hub's thread] of the turn */
-    _Atomic bool interested;      /* somebody watches: publish() wakes the hub */
+    } published;             /* [published_lock] */
+    _Atomic uint64_t index;  /* the same, to look at without the lock */
+    _Atomic bool interested; /* somebody watches: publish() wakes the hub */
 
     /* hub's thread */
+    uint64_t limit;                 /* index published at the beginning of the turn */
+    int64_t revision, compacted;    /* and the revisions that go with it */
     struct wal_reader *tail_reader; /* NULL: nobody is synced */
-    int64_t done;                   /* synced watchers have all events up to here */
+    uint64_t entries;               /* given out, to whatever index */
+    uint64_t tail_entries;          /* of them, in this turn to synced watchers */
+    int64_t done;        /* synced watchers were given all events up to here, */
+    uint64_t done_index; /* between turns: all of the log up to here */
     struct watch_index synced;
-    uint64_t n_watchers, n_unsynced;
-    struct watcher *waiting;        /* unsynced, not in the pass */
-    struct {                        /* one pass over older parts of the log */
-        struct wal_reader *reader;  /* NULL: none is running */
-        struct watch_index index;
-        struct watcher *members;
-        int64_t done;
-    } pass;
+    struct watcher *waiting;
+    struct pass pass[PASSES];
+    uint32_t next_pass;       /* whose turn it is */
+    int64_t passes_compacted; /* compacted revision that members were compared with */
     struct watch_stream *streams, *dirty;
-    struct watcher *overflow;  /* refused the current entry; moved to waiting behind it */
-    struct mvcc_reader reader; /* for prev_kv, within one batch of entries */
-    bool reading;
-    uint64_t n_notified;    /* watchers with progress_notify */
+    struct watcher **ids; /* hash of (stream, id) */
+    uint64_t id_buckets;
+    uint64_t n_watchers, n_unsynced;
+    uint64_t n_notified; /* watchers with progress_notify */
     uint64_t next_tick_ns;
-    bool failed;            /* the log could not be read: the server is about to stop */
+    struct watcher *refused;   /* had no room for the current entry; stalled behind it */
+    struct mvcc_reader reader; /* for prev_kv, within one slice of entries */
+    bool reading;
+    struct chain scratch; /* an event while it is encoded */
+    struct buffer ikey;
+    int ended; /* error that streams get (stopped, or failed); 0: running */
 };
 
 /* stream.c */
-void stream_command(struct watch_hub *h, const struct command *c);
+void stream_command(struct watch_hub *h, struct command *c);
+void stream_open(struct watch_stream *s);
 void stream_free(struct watch_stream *s);
-void stream_mark_dirty(struct watch_stream *s);
-/* Sends what can be sent on all dirty streams. */
-void streams_pump(struct watch_hub *h);
-/* True: the watcher may take the events of another revision. */
-bool stream_has_room(const struct watch_stream *s);
-/* Adds an encoded event to what waits for the watcher. */
-void watcher_pend(struct watcher *w, int64_t revision, const struct chain *event);
-/* Ends it: what it would have to be sent next has been compacted.  Frees w. */
-void watcher_compacted(struct watcher *w, int64_t compacted);
+/* Ends all streams with an error, and all that come. */
+void streams_end(struct watch_hub *h, int error);
+/*
+ * Ends a watcher because what it would have to be given next is not there any more; what it
+ * was given before is sent first.
+ */
+void watcher_compacted(struct watcher *w, int64_t compacted, const char *reason);
 /* Messages without events to those that asked for progress_notify and were idle. */
 void streams_notify(struct watch_hub *h, uint64_t now_ns);
-/* Ends all streams with an error. */
-void streams_end(struct watch_hub *h, int error);
 
-/* hub.c: adds a new watcher to where it belongs; takes one out before it is freed */
-void hub_place(struct watch_hub *h, struct watcher *w, enum watcher_place place);
-void hub_displace(struct watch_hub *h, struct watcher *w);
+/* queue.c */
+struct item *queue_answer(struct watch_stream *s, enum item_kind kind, int64_t watch_id,
+                          int64_t revision);
+/* True: the watcher may be given the events of another revision. */
+bool queue_has_room(const struct watch_stream *s);
+/* True: the watcher was already given an event of this revision. */
+bool queue_has_revision(const struct watcher *w, int64_t revision);
+/* Adds an encoded event to what waits for the watcher. */
+void queue_event(struct watcher *w, int64_t revision, struct block *event);
+/* Takes back the events of the newest revision that the watcher was given. */
+void queue_undo(struct watcher *w);
+/* What waits for a watcher that ends: dropped (but begun fragments), or still sent. */
+void queue_drop(struct watcher *w);
+void queue_orphan(struct watcher *w);
+void queue_free(struct watch_stream *s);
+/* Sends what can be sent on all dirty streams. */
+void queues_pump(struct watch_hub *h);
+void queue_mark_dirty(struct watch_stream *s);
 
-/* event.c: gives the entry's events to the watchers of an index. */
-bool events_of_entry(struct watch_hub *h, struct watch_index *ix, struct t4_slice entry,
-                     int64_t *revision);
-void events_end_batch(struct watch_hub *h);
+/* follow.c */
+/* Adds a watcher to where it belongs; takes it out before it is freed. */
+void follow_place(struct watch_hub *h, struct watcher *w, enum watcher_place place);
+void follow_displace(struct watch_hub *h, struct watcher *w);
+/* The backlog of a stream has been worked off. */
+void follow_unstall(struct watch_stream *s);
+/* Gives the synced watchers everything up to hub.limit. */
+void follow_tail(struct watch_hub *h);
+/* A slice of one pass; more while the log grows fast. */
+void follow_passes(struct watch_hub *h);
+/* True if follow_passes() has something to do. */
+bool follow_has_passes(const struct watch_hub *h);
+void follow_close(struct watch_hub *h);
+/* Log or engine cannot be read: reports it and ends all streams. */
+void follow_failed(struct watch_hub *h, const struct error *error);
+
+/* event.c */
+/*
+ * Gives the entry's events to the watchers of an index.  *revision: the store's after it.
+ * CORRUPT: it cannot be decoded; else what reading a previous value failed with.
+ */
+t4_status events_of_entry(struct watch_hub *h, struct watch_index *ix,
+                          struct t4_slice entry, int64_t *revision, struct error *error);
+/* Ends the reading of previous values; to be called before anything is sent. */
+void events_end_slice(struct watch_hub *h);
 
 #endif

@@ -18,13 +18,13 @@
 /* chain_clear() keeps no larger block than this. */
 #define BLOCK_KEPT BLOCK_SECOND
 
-static struct block *
-block_new(size_t size)
+struct block *
+block_new(uint32_t n)
 {
-    struct block *b = mem_alloc(size);
+    struct block *b = mem_alloc(sizeof *b + n);
 
     atomic_init(&b->references, 1);
-    b->capacity = (uint32_t)(size - sizeof *b);
+    b->capacity = n;
     return b;
 }
 
@@ -110,7 +110,7 @@ grow(struct chain *c, size_t n)
         size = n + sizeof *b <= BLOCK_SECOND      ? BLOCK_SECOND
                : n + sizeof *b <= CHAIN_BLOCK_MAX ? CHAIN_BLOCK_MAX
                                                   : n + sizeof *b;
-    b = block_new(size);
+    b = block_new((uint32_t)(size - sizeof *b));
     add_link(c, b, 0, 0);
     c->room = b->capacity;
 }
@@ -193,6 +193,18 @@ chain_splice(struct chain *c, struct chain *tail)
     c->room = room;
     tail->n_links = 0;
     chain_free(tail);
+}
+
+void
+chain_cut(struct chain *c, uint32_t n_links)
+{
+    while (c->n_links > n_links) {
+        struct link *last = &c->links[--c->n_links];
+
+        c->length -= last->length;
+        block_unref(last->block);
+    }
+    c->room = 0;
 }
 
 void

@@ -25,6 +25,8 @@ struct block {
     uint8_t data[];
 };
 
+/* A block for n bytes with one reference; it is filled before it is shared. */
+struct block *block_new(uint32_t n);
 struct block *block_ref(struct block *b);
 void block_unref(struct block *b);
 
@@ -58,6 +60,8 @@ void chain_append(struct chain *c, const void *data, size_t n);
 void chain_append_block(struct chain *c, struct block *b, uint32_t start, uint32_t length);
 /* Moves all of `tail` to the end of c; tail is left empty. */
 void chain_splice(struct chain *c, struct chain *tail);
+/* Keeps the first n links; it must consist of shared blocks only. */
+void chain_cut(struct chain *c, uint32_t n_links);
 /* Copies everything to `out`, which has room for c->length bytes. */
 void chain_copy(const struct chain *c, uint8_t *out);
 
