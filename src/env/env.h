@@ -30,7 +30,8 @@ struct env_file; /* opaque, owned by whoever opened it */
 #define ENV_READONLY 4u
 
 struct env_stat {
-    uint64_t size, inode, device;
+    uint64_t size, inode;
+    uint64_t device; /* id of the file system, where it has one that stays the same */
 };
 
 struct env {

@@ -167,12 +167,17 @@ static t4_status
 posix_stat(void *state, const char *path, struct env_stat *out, struct error *error)
 {
     struct stat st;
+    struct statvfs fs;
 
     (void)state;
-    if (stat(path, &st) != 0)
+    if (stat(path, &st) != 0 || statvfs(path, &fs) != 0)
         return fail(error, errno, "examine", path);
-    *out =
-        (struct env_stat){(uint64_t)st.st_size, (uint64_t)st.st_ino, (uint64_t)st.st_dev};
+    *out = (struct env_stat){
+        .size = (uint64_t)st.st_size,
+        .inode = (uint64_t)st.st_ino,
+        /* device numbers may change when the machine starts, ids of file systems do not */
+        .device = fs.f_fsid != 0 ? (uint64_t)fs.f_fsid : (uint64_t)st.st_dev,
+    };
     return T4_OK;
 }
 

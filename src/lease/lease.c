@@ -185,6 +185,13 @@ lease_renew(struct lease_table *t, struct lease *l, uint64_t now_ns)
 }
 
 void
+lease_extend(struct lease_table *t, struct lease *l, uint64_t from_ns)
+{
+    if (expiry(from_ns, l->ttl) > l->expires_ns)
+        lease_renew(t, l, from_ns);
+}
+
+void
 lease_restart_all(struct lease_table *t, uint64_t now_ns)
 {
     for (uint64_t i = 0; i < t->n; i++)
@@ -197,6 +204,14 @@ int64_t
 lease_remaining(const struct lease *l, uint64_t now_ns)
 {
     return l->expires_ns <= now_ns ? 0 : (int64_t)((l->expires_ns - now_ns) / SECOND);
+}
+
+int64_t
+lease_remaining_up(const struct lease *l, uint64_t now_ns)
+{
+    int64_t left = lease_remaining(l, now_ns);
+
+    return expiry(now_ns, left) < l->expires_ns ? left + 1 : left;
 }
 
 struct lease *
@@ -240,9 +255,9 @@ lease_due_remainders(struct lease_table *t, uint64_t now_ns, uint64_t *n)
     *n = 0;
     for (uint64_t i = 0; i < t->n; i++) {
         struct lease *l = t->heap[i];
-        int64_t left = lease_remaining(l, now_ns);
+        int64_t left = lease_remaining_up(l, now_ns);
 
-        if (l->ttl > LEASE_REMAINDER_MIN && left > 0 &&
+        if (l->ttl > LEASE_REMAINDER_MIN && left > 0 && left < l->logged_remaining &&
             l->logged_remaining - left >= l->logged_remaining / 4)
             due[(*n)++] = l;
     }

@@ -8,8 +8,8 @@
  * Times are nanoseconds of the boot clock, which counts suspend and never goes back.
  *
  * Invariants (design, section 5)
- *  (1) a lease expires late, never early: after a restart it has its logged remainder, else
- *      its full time to live
+ *  (1) a lease expires late, never early: after a restart it has its logged remainder, which
+ *      is rounded up, else its full time to live
  *  (2) remainders are logged for leases above five minutes only; the first keepalive of a
  *      lease with a logged remainder below its full time logs the full time again
  *
@@ -32,6 +32,7 @@ struct lease {
     int64_t ttl;              /* granted, seconds */
     int64_t logged_remaining; /* seconds; equals ttl if nothing less is logged */
     uint64_t expires_ns;
+    uint64_t release_index;   /* entry up to which all is published when its time begins */
     uint32_t heap_index;
     struct lease *hash_next;
 };
@@ -49,10 +50,14 @@ struct lease *lease_add(struct lease_table *t, int64_t id, int64_t ttl, int64_t 
 void lease_remove(struct lease_table *t, struct lease *l);
 /* Gives it its full time again. */
 void lease_renew(struct lease_table *t, struct lease *l, uint64_t now_ns);
-/* Gives every lease its full time from now on (recovery is over, serving begins). */
+/* It expires no earlier than its full time after `from_ns`. */
+void lease_extend(struct lease_table *t, struct lease *l, uint64_t from_ns);
+/* Gives every lease its logged remainder from now on (recovery is over, serving begins). */
 void lease_restart_all(struct lease_table *t, uint64_t now_ns);
-/* Seconds left, rounded down; 0 if it has expired. */
+/* Seconds left, rounded down, as shown; 0 if it has expired. */
 int64_t lease_remaining(const struct lease *l, uint64_t now_ns);
+/* Seconds left, rounded up, as logged: what is given back at a restart is never too little. */
+int64_t lease_remaining_up(const struct lease *l, uint64_t now_ns);
 
 /* The lease that expires first, or NULL. */
 struct lease *lease_first(struct lease_table *t);

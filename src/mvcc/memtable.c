@@ -32,8 +32,13 @@ arena_alloc(struct memtable *t, size_t n)
         c = mem_alloc(sizeof *c + capacity);
         c->used = 0;
         c->capacity = capacity;
-        c->older = t->chunks;
-        t->chunks = c;
+        if (capacity == n && t->chunks != NULL) { /* full: what is left of the current one stays */
+            c->older = t->chunks->older;
+            t->chunks->older = c;
+        } else {
+            c->older = t->chunks;
+            t->chunks = c;
+        }
     }
     p = c->data + c->used;
     c->used += n;
@@ -155,7 +160,8 @@ memtable_find(const struct memtable *t, struct t4_slice ikey)
 {
     struct memtable_key *k;
 
-    if (atomic_load_explicit(&t->keys, memory_order_relaxed) > 8 * (t->hash_mask + 1)) { /* an overlay grown far beyond its hash */
+    /* an overlay grown far beyond its hash */
+    if (atomic_load_explicit(&t->keys, memory_order_relaxed) > 8 * (t->hash_mask + 1)) {
         k = search(t, ikey, NULL);
         return k != NULL && slice_equal(memtable_key_slice(k), ikey) ? k : NULL;
     }

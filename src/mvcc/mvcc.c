@@ -205,8 +205,8 @@ mvcc_insert(struct mvcc *m, struct t4_slice ikey, const struct version *v)
     memtable_insert(m->active, ikey, v);
 }
 
-void
-mvcc_freeze(struct mvcc *m)
+static void
+freeze(struct mvcc *m)
 {
     struct memtable *next;
 
@@ -217,6 +217,14 @@ mvcc_freeze(struct mvcc *m)
     atomic_fetch_add(&m->frozen_count, 1);
     mvcc_view_change(m, next, NULL);
     m->active = next;
+    atomic_store(&m->active_bytes, memtable_bytes(next));
+}
+
+void
+mvcc_freeze(struct mvcc *m)
+{
+    if (mvcc_frozen_count(m) < TABLES_MAX / 2) /* the other half is for full ones */
+        freeze(m);
 }
 
 bool
@@ -227,8 +235,9 @@ mvcc_entry_done(struct mvcc *m, uint64_t index, int64_t revision, uint64_t time_
     m->active->last_index = index;
     m->active->last_revision = revision;
     m->active->time_ms = time_ms;
+    atomic_store_explicit(&m->active_bytes, memtable_bytes(m->active), memory_order_relaxed);
     if (memtable_bytes(m->active) >= m->options.memtable_bytes)
-        mvcc_freeze(m);
+        freeze(m);
     return m->active != before;
 }
 
@@ -245,14 +254,9 @@ mvcc_frozen_count(struct mvcc *m)
 }
 
 uint64_t
-mvcc_active_bytes(struct mvcc *m)
+mvcc_held_bytes(struct mvcc *m)
 {
-    uint64_t bytes;
-
-    mutex_lock(&m->view_lock);
-    bytes = memtable_bytes(m->view->table[0]);
-    mutex_unlock(&m->view_lock);
-    return bytes;
+    return atomic_load(&m->frozen_bytes) + atomic_load(&m->active_bytes);
 }
 
 void

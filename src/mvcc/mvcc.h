@@ -19,7 +19,7 @@
  *  (3) a memtable is flushed only when its last index is committed, the oldest first; the
  *      flushed index advances only with the last slice
  *  (4) no slice of a flush or compaction splits the versions of one key, and compaction never
- *      runs between two slices of a flush
+ *      runs between two slices of a flush (one that finds no space is given up before)
  *  (5) compaction removes only versions at or below the state at the flushed index; a
  *      tombstone goes only together with everything older of its key
  *
@@ -72,12 +72,16 @@ void mvcc_insert(struct mvcc *m, struct t4_slice ikey, const struct version *v);
  * full and takes a new one.  revision: the store's after that entry.  True: it froze one.
  */
 bool mvcc_entry_done(struct mvcc *m, uint64_t index, int64_t revision, uint64_t time_ms);
-/* Freezes the active memtable now if it holds anything (a physical compaction wants it). */
+/*
+ * Freezes the active memtable now if it holds anything (a physical compaction wants it).  Does
+ * nothing while many are frozen already: ask again when they are flushed.
+ */
 void mvcc_freeze(struct mvcc *m);
 /* Bytes in frozen memtables: backpressure for whoever inserts. */
 uint64_t mvcc_frozen_bytes(struct mvcc *m);
 uint32_t mvcc_frozen_count(struct mvcc *m);
-uint64_t mvcc_active_bytes(struct mvcc *m); /* any thread; a recent value */
+/* Bytes in all memtables, as of the newest entry.  Any thread. */
+uint64_t mvcc_held_bytes(struct mvcc *m);
 
 /* --- committed state --------------------------------------------------------------------- */
 
@@ -157,6 +161,8 @@ int64_t mvcc_compacted_physically(struct mvcc *m);
  */
 t4_status mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error);
 bool mvcc_has_work(struct mvcc *m);
+/* The last try to flush found no space (compactions may have succeeded since). */
+bool mvcc_flush_is_stuck(const struct mvcc *m);
 
 /* --- a memtable on its own (a transaction's overlay) --------------------------------------- */
 

@@ -23,7 +23,9 @@ struct mvcc_job {
     struct memtable *flushing;       /* NULL: none */
     const struct memtable_key *next; /* first key not yet written */
     uint64_t flush_began_ns;
+    bool flush_stuck;                /* the newest slice of a flush found no space */
     bool compacting;
+    bool compaction_next;            /* a flush is done: a compaction has its turn */
     int64_t compact_to;              /* revision of the running compaction */
     struct buffer position;          /* encoded key from which the compaction goes on */
     struct buffer keys, values;      /* bytes of the slice's operations */
@@ -43,7 +45,7 @@ struct mvcc {
     _Atomic int64_t flushed_revision;
     _Atomic int64_t compact_wanted;    /* revision to compact to, physically */
     _Atomic int64_t compact_done;
-    _Atomic uint64_t frozen_bytes;
+    _Atomic uint64_t frozen_bytes, active_bytes;
     _Atomic uint32_t frozen_count;
     struct mvcc_job job;               /* [engine thread] */
 };

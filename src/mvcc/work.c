@@ -159,12 +159,28 @@ flush_done(struct mvcc *m)
     atomic_fetch_sub(&m->frozen_count, 1);
     memtable_unref(t);
     m->job.flushing = NULL;
+    m->job.compaction_next = true;
     if (m->options.metrics != NULL) {
         metric_add(m->options.metrics, METRIC_FLUSHES, 1);
         metric_observe(m->options.metrics, METRIC_FLUSH_SECONDS,
                        m->options.env->boot_ns(m->options.env->state) - m->job.flush_began_ns);
     }
     return T4_OK;
+}
+
+/*
+ * *wanted: the revision, read once: it may grow beyond what is flushed at any time.  While the
+ * flush finds no space, what the engine holds is compacted as far as it goes.
+ */
+static bool
+compaction_is_due(struct mvcc *m, int64_t *wanted)
+{
+    int64_t flushed = atomic_load(&m->flushed_revision);
+
+    *wanted = atomic_load(&m->compact_wanted);
+    if (m->job.flush_stuck && *wanted > flushed)
+        *wanted = flushed;
+    return *wanted > atomic_load(&m->compact_done) && *wanted <= flushed;
 }
 
 static t4_status
@@ -175,6 +191,7 @@ flush_slice(struct mvcc *m, struct error *error)
     const struct memtable_key *k = job->next;
     struct t4_snap *snap;
     uint64_t flushed = mvcc_flushed_index(m);
+    int64_t wanted;
     t4_status status = engine_snap(m->options.engine, &snap);
 
     slice_clear(job);
@@ -198,6 +215,13 @@ flush_slice(struct mvcc *m, struct error *error)
         flushed = t->last_index;
     }
     status = slice_write(m, flushed, error);
+    job->flush_stuck = status == T4_E_NOSPACE;
+    if (job->flush_stuck && compaction_is_due(m, &wanted)) {
+        /* It may make room.  The flush is given up as by a crash and begins again later. */
+        memtable_unref(t);
+        job->flushing = NULL;
+        job->compaction_next = true;
+    }
     if (status != T4_OK)
         return status; /* job->next still names the first key of this slice */
     job->next = k;
@@ -381,42 +405,52 @@ flush_is_due(struct mvcc *m)
     return due;
 }
 
-static bool
-compaction_is_due(struct mvcc *m)
-{
-    int64_t wanted = atomic_load(&m->compact_wanted);
-
-    return wanted > atomic_load(&m->compact_done) &&
-           wanted <= atomic_load(&m->flushed_revision);
-}
-
 bool
 mvcc_has_work(struct mvcc *m)
 {
-    return flush_is_due(m) || compaction_is_due(m);
+    int64_t wanted;
+
+    return flush_is_due(m) || m->job.compacting || compaction_is_due(m, &wanted);
 }
 
 t4_status
 mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error)
 {
     struct mvcc_job *job = &m->job;
+    int64_t wanted = 0;
+    t4_status status;
+    bool compact;
 
     *pause_ns = m->options.flush_pause_ns;
-    /* A running flush goes on before anything else; compaction waits for its end. */
-    if (job->flushing == NULL && flush_is_due(m)) {
+    compact = job->compacting || compaction_is_due(m, &wanted);
+    /*
+     * A running flush goes on before anything else; compaction waits for its end, and has one
+     * slice after each, so that writers who keep the flush busy do not starve it.
+     */
+    if (job->flushing == NULL && !(compact && job->compaction_next) && flush_is_due(m)) {
         job->flushing = mvcc_oldest_frozen(m);
         job->next = memtable_seek(job->flushing, slice_of("", 0));
         job->flush_began_ns = m->options.env->boot_ns(m->options.env->state);
     }
     if (job->flushing != NULL)
         return flush_slice(m, error);
-    if (!job->compacting && compaction_is_due(m)) {
+    job->compaction_next = false;
+    if (!compact)
+        return T4_E_NOTFOUND;
+    if (!job->compacting) {
         job->compacting = true;
-        job->compact_to = atomic_load(&m->compact_wanted);
+        job->compact_to = wanted;
         buffer_clear(&job->position);
         buffer_append_u8(&job->position, SPACE_KEYS);
     }
-    if (job->compacting)
-        return compact_slice(m, error);
-    return T4_E_NOTFOUND;
+    status = compact_slice(m, error);
+    /* While the flush finds no room all of it comes first. */
+    job->compaction_next = job->flush_stuck && status == T4_OK;
+    return status;
+}
+
+bool
+mvcc_flush_is_stuck(const struct mvcc *m)
+{
+    return m->job.flush_stuck;
 }

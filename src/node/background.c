@@ -5,7 +5,8 @@
  * log's fdatasync does not suffer; when frozen memtables pile up it stops pausing.  The
  * keeper creates log segments ahead of need, retries when the disk was full, and starts the
  * expiry of leases and the logging of remainders as requests through the same queue as
- * everything else.
+ * everything else.  Only the role may freeze a memtable, so that a physical compaction which
+ * finds its revision still in the active one asks for that in the same way.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,6 +20,20 @@
 
 #define EXPIRE_PENDING 1u
 #define REMAINDERS_PENDING 2u
+#define FREEZE_PENDING 4u
+
+/* Submits an internal request unless the one before is still on its way. */
+static void
+submit_internal(struct node *n, struct node_request *r, int op, uint32_t bit,
+                void (*done)(struct node_request *))
+{
+    if (atomic_fetch_or(&n->internal_pending, bit) & bit)
+        return;
+    r->op = (enum node_op)op;
+    r->done = done;
+    r->bytes = 0;
+    node_submit(n, r);
+}
 
 /* --- the NOSPACE alarm ---------------------------------------------------------------------- */
 
@@ -61,18 +76,27 @@ background_wait_compaction(struct node *n, struct node_request *r)
     background_poke_engine(n);
 }
 
-/* Answers the physical compactions that are done (all of them when stopping). */
-static void
+/*
+ * Answers the physical compactions that are done; `all`: the others, too, that nobody will do
+ * any more.  Returns how many still wait.
+ */
+static unsigned
 answer_compactions(struct node *n, bool all)
 {
     struct node_request *done = NULL, *r, **link;
     int64_t physically = mvcc_compacted_physically(n->mvcc);
+    unsigned waiting = 0;
 
     mutex_lock(&n->compact.lock);
     for (link = &n->compact.waiting; (r = *link) != NULL;) {
-        if (!all && r->compact.revision > physically) {
-            link = &r->next;
-            continue;
+        if (r->compact.revision > physically) {
+            if (!all) {
+                link = &r->next;
+                waiting++;
+                continue;
+            }
+            chain_free(&r->response);
+            r->error = ETCD_UNKNOWN_OUTCOME; /* logged, but not done as was asked */
         }
         *link = r->next;
         r->next = done;
@@ -84,6 +108,17 @@ answer_compactions(struct node *n, bool all)
         done->done(done);
         done = r;
     }
+    return waiting;
+}
+
+static void
+freeze_done(struct node_request *r)
+{
+    struct node *n = container_of(r, struct node, freeze_request);
+
+    chain_free(&r->response);
+    atomic_fetch_and(&n->internal_pending, ~FREEZE_PENDING);
+    background_poke_engine(n);
 }
 
 /* Sleeps until poked, or for ns (0: without limit).  False: stop. */
@@ -113,26 +148,34 @@ engine_main(void *arg)
 {
     struct node *n = arg;
     struct error error;
+    unsigned waiting;
     bool go_on = true;
 
     while (go_on) {
         uint64_t pause = 0;
         t4_status status = mvcc_work(n->mvcc, &pause, &error);
 
-        answer_compactions(n, false);
+        waiting = answer_compactions(n, false);
         switch (status) {
         case T4_OK:
-            if (atomic_exchange(&n->engine_full, false))
+            if (!mvcc_flush_is_stuck(n->mvcc) && atomic_exchange(&n->engine_full, false))
                 background_space(n);
+            commit_resume(n);
             if (pause > 0 && mvcc_frozen_count(n->mvcc) < FROZEN_HURRY)
                 go_on = engine_sleep(n, pause);
             break;
         case T4_E_NOTFOUND:
+            /* Nothing frozen, yet a compaction waits: its freezing found no room then. */
+            if (waiting > 0 && mvcc_frozen_count(n->mvcc) == 0)
+                submit_internal(n, &n->freeze_request, NODE_INTERNAL_FREEZE, FREEZE_PENDING,
+                                freeze_done);
             go_on = engine_sleep(n, 0);
             break;
         case T4_E_NOSPACE:
-            atomic_store(&n->engine_full, true);
+            if (!atomic_exchange(&n->engine_full, true))
+                wal_give_up_reserve(n->wal);
             background_space(n);
+            commit_resume(n);
             go_on = engine_sleep(n, SECOND);
             break;
         default:
@@ -158,6 +201,7 @@ expire_done(struct node_request *r)
     struct node *n = container_of(r, struct node, expire_request);
 
     chain_free(&r->response);
+    atomic_store(&n->expire_failed, r->error != ETCD_OK);
     atomic_fetch_and(&n->internal_pending, ~EXPIRE_PENDING);
 }
 
@@ -168,19 +212,6 @@ remainders_done(struct node_request *r)
 
     chain_free(&r->response);
     atomic_fetch_and(&n->internal_pending, ~REMAINDERS_PENDING);
-}
-
-/* Submits an internal request unless the one before is still on its way. */
-static void
-submit_internal(struct node *n, struct node_request *r, int op, uint32_t bit,
-                void (*done)(struct node_request *))
-{
-    if (atomic_fetch_or(&n->internal_pending, bit) & bit)
-        return;
-    r->op = (enum node_op)op;
-    r->done = done;
-    r->bytes = 0;
-    node_submit(n, r);
 }
 
 /* What is due now; returns how long to sleep afterwards. */
@@ -199,10 +230,9 @@ keep(struct node *n)
             node_fatal(n, &error);
         }
     }
-    if (atomic_load(&n->wal_full) != wal_nospace(n->wal)) {
-        atomic_store(&n->wal_full, wal_nospace(n->wal));
-        background_space(n);
-    }
+    /* Each time: whoever else sets a cause may have raced with somebody that cleared one. */
+    atomic_store(&n->wal_full, wal_nospace(n->wal));
+    background_space(n);
     if (expiry != 0 && expiry <= now)
         submit_internal(n, &n->expire_request, NODE_INTERNAL_EXPIRE, EXPIRE_PENDING,
                         expire_done);
@@ -211,9 +241,9 @@ keep(struct node *n)
         submit_internal(n, &n->remainders_request, NODE_INTERNAL_REMAINDERS,
                         REMAINDERS_PENDING, remainders_done);
     }
-    if (expiry != 0 && expiry <= now)
-        return 2000000; /* more may be due: come back when this one is decided */
-    if (expiry != 0 && expiry - now < SECOND / 4)
+    if (expiry != 0 && expiry <= now && !atomic_load(&n->expire_failed))
+        return 2000000; /* more may be due: come back when these are decided */
+    if (expiry > now && expiry - now < SECOND / 4)
         return expiry - now + 1000000;
     return SECOND / 4;
 }
@@ -260,5 +290,10 @@ background_stop(struct node *n)
     condition_signal(&n->engine_work.wake);
     mutex_unlock(&n->engine_work.lock);
     thread_join(&n->engine_thread);
+}
+
+void
+background_refuse_compactions(struct node *n)
+{
     answer_compactions(n, true);
 }

@@ -19,6 +19,10 @@
  *      the publication of its entry
  *  (3) the order of evaluation is the order of entries and of answers
  *  (4) a request is on the answer list before its entry can reach the sync thread
+ *  (5) no evaluation while FROZEN_STALL memtables wait for their flush: requests wait in the
+ *      queue (whose bytes are bounded), and the engine thread sets them going again
+ *  (6) the time of a lease counts from the publication of its grant or keepalive: until then
+ *      it cannot expire (evaluate.c), and a late publication is noted for the role
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -28,6 +32,9 @@
 
 #define TURN_REQUESTS 256
 #define TURN_NS 1000000u
+#define FROZEN_STALL 4u      /* frozen memtables from which on nothing is evaluated */
+#define REQUEST_BYTES 512u   /* what a waiting request takes beyond its encoded size */
+#define LEASE_LAG_NS 10000000u /* a publication later than this moves a lease's expiry */
 #define QUIET_NS 1000000000u /* after this the log's end is marked (I3) */
 
 /* --- publication ---------------------------------------------------------------------------- */
@@ -72,10 +79,45 @@ commit_answer(struct node *n, struct node_request *r, enum etcd_error error)
         finish(n, r);
 }
 
+/* The answer that grants or renews a lease leaves now: its time begins.  [publish.lock] */
+static void
+note_lease(struct node *n, const struct node_request *r, uint64_t now_ns)
+{
+    int64_t id;
+
+    if (r->error != ETCD_OK ||
+        (r->op != NODE_LEASE_GRANT && r->op != NODE_LEASE_KEEPALIVE) ||
+        now_ns - r->evaluated_ns < LEASE_LAG_NS)
+        return;
+    id = r->op == NODE_LEASE_GRANT ? r->lease_grant.id : r->lease.id;
+    if (n->publish.n_late == n->publish.late_capacity) {
+        n->publish.late_capacity = n->publish.late_capacity * 2 + 16;
+        n->publish.late = mem_realloc(n->publish.late, n->publish.late_capacity *
+                                                           sizeof *n->publish.late);
+    }
+    n->publish.late[n->publish.n_late++] = (struct late_lease){id, now_ns};
+}
+
+struct late_lease *
+commit_late_leases(struct node *n, uint64_t *published, size_t *count)
+{
+    struct late_lease *late;
+
+    mutex_lock(&n->publish.lock);
+    *published = n->publish.now.index;
+    late = n->publish.late;
+    *count = n->publish.n_late;
+    n->publish.late = NULL;
+    n->publish.n_late = n->publish.late_capacity = 0;
+    mutex_unlock(&n->publish.lock);
+    return late;
+}
+
 /* Everything up to the group's end is durable. */
 static void
 publish(struct node *n, const struct commit_group *g)
 {
+    uint64_t now_ns = n->options.env->boot_ns(n->options.env->state);
     struct node_request *released, **end;
     bool compacted;
 
@@ -85,8 +127,10 @@ publish(struct node *n, const struct commit_group *g)
     mvcc_publish(n->mvcc, g->wal.last_index, g->compacted);
     released = n->publish.head;
     end = &n->publish.head;
-    while (*end != NULL && (*end)->release_index <= g->wal.last_index)
+    while (*end != NULL && (*end)->release_index <= g->wal.last_index) {
+        note_lease(n, *end, now_ns);
         end = &(*end)->next;
+    }
     if (end == &n->publish.head) {
         released = NULL;
     } else {
@@ -142,6 +186,24 @@ kick_sync(struct node *n)
 
 /* --- the role -------------------------------------------------------------------------------- */
 
+static uint64_t
+cost_of(const struct node_request *r)
+{
+    return r->bytes + REQUEST_BYTES;
+}
+
+/*
+ * True while the flush must catch up first.  Not when the engine is full: then it may take
+ * for ever, and evaluation has to refuse puts and to let deletes through.
+ */
+static bool
+must_wait(struct node *n)
+{
+    return (mvcc_frozen_count(n->mvcc) >= FROZEN_STALL ||
+            mvcc_frozen_bytes(n->mvcc) > n->options.backlog_bytes / 2) &&
+           !atomic_load(&n->engine_full);
+}
+
 static struct node_request *
 queue_take(struct node *n, bool worker, bool *heavy)
 {
@@ -157,7 +219,7 @@ queue_take(struct node *n, bool worker, bool *heavy)
         if (n->queue.head == NULL)
             n->queue.tail = &n->queue.head;
         n->queue.n--;
-        n->queue.bytes -= r->bytes;
+        n->queue.bytes -= cost_of(r);
     }
     mutex_unlock(&n->queue.lock);
     return r;
@@ -174,13 +236,26 @@ queue_is_empty(struct node *n)
     return empty;
 }
 
+/*
+ * Hands the queue over to a worker.  Under the queue's lock, where commit_stop() empties the
+ * queue: with a request in it the workers are still there.
+ */
 static void
 wake_worker(struct node *n)
 {
-    if (!atomic_exchange(&n->drain_queued, true)) {
+    mutex_lock(&n->queue.lock);
+    if (n->queue.head != NULL && !atomic_exchange(&n->drain_queued, true)) {
         metric_add(&n->metrics, METRIC_COMMIT_WAKEUPS, 1);
-        workers_submit(n->workers, &n->drain);
+        workers_submit(n->role_worker, &n->drain);
     }
+    mutex_unlock(&n->queue.lock);
+}
+
+void
+commit_resume(struct node *n)
+{
+    if (!must_wait(n) && atomic_exchange(&n->stalled, false))
+        wake_worker(n);
 }
 
 static void
@@ -192,7 +267,10 @@ drain_job(struct job *job)
     commit_drain(n, true);
 }
 
-/* One turn of the role's holder.  True: what is left is a worker's. */
+/*
+ * One turn of the role's holder.  True: what is left is a worker's.  A worker's turn ends in
+ * time, too, so that what it has evaluated goes to the disk.
+ */
 static bool
 turn(struct node *n, bool worker)
 {
@@ -201,13 +279,14 @@ turn(struct node *n, bool worker)
     bool heavy;
 
     for (uint32_t i = 0; i < TURN_REQUESTS; i++) {
-        struct node_request *r = queue_take(n, worker, &heavy);
+        struct node_request *r;
 
+        if (must_wait(n))
+            return false;
+        r = queue_take(n, worker, &heavy);
         if (r == NULL)
             return heavy;
         evaluate(n, r);
-        if (worker)
-            continue; /* workers have the time */
         if (i == 0)
             until = env->boot_ns(env->state) + TURN_NS;
         else if (env->boot_ns(env->state) > until)
@@ -228,6 +307,11 @@ commit_drain(struct node *n, bool worker)
         /* Somebody may have enqueued and failed to get the role meanwhile: look again. */
         if (queue_is_empty(n))
             return;
+        if (must_wait(n)) { /* whoever ends the reason looks at the mark afterwards */
+            atomic_store(&n->stalled, true);
+            if (must_wait(n))
+                return;
+        }
         if (handed_over && !worker) {
             wake_worker(n);
             return;
@@ -245,21 +329,23 @@ node_submit(struct node *n, struct node_request *r)
     mutex_lock(&n->queue.lock);
     if (n->queue.closed)
         refused = ETCD_STOPPED;
-    else if (n->queue.bytes + r->bytes + atomic_load(&n->unsynced_bytes) +
-                 mvcc_frozen_bytes(n->mvcc) >
-             n->options.backlog_bytes)
+    else if ((int)r->op < NODE_INTERNAL && /* of those there are few */
+             n->queue.bytes + cost_of(r) + atomic_load(&n->unsynced_bytes) +
+                     mvcc_held_bytes(n->mvcc) >
+                 n->options.backlog_bytes + n->options.memtable_bytes)
         refused = ETCD_BACKLOG_FULL;
     if (refused == ETCD_OK) { /* from here on it is the evaluator's, and may soon be gone */
         *n->queue.tail = r;
         n->queue.tail = &r->next;
         n->queue.n++;
-        n->queue.bytes += r->bytes;
+        n->queue.bytes += cost_of(r);
     }
     mutex_unlock(&n->queue.lock);
     if (refused == ETCD_OK) {
         commit_drain(n, false);
         return;
     }
+    metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
     r->error = refused;
     r->done(r);
 }
@@ -438,6 +524,8 @@ commit_stop(struct node *n)
     queued = n->queue.head;
     n->queue.head = NULL;
     n->queue.tail = &n->queue.head;
+    n->queue.n = 0;
+    n->queue.bytes = 0;
     mutex_unlock(&n->queue.lock);
 
     mutex_lock(&n->log.lock);
@@ -462,6 +550,7 @@ commit_free(struct node *n)
 {
     wal_group_free(&n->log.filling->wal);
     wal_group_free(&n->log.writing->wal);
+    mem_free(n->publish.late);
     mem_free(n->log.filling);
     mem_free(n->log.writing);
     condition_destroy(&n->log.filled);

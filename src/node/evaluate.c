@@ -14,6 +14,8 @@
 #include "node/node_int.h"
 
 #define CLOCK_SLACK_MS 300000u /* how far the wall clock may run ahead of the boot clock */
+#define EXPIRE_TURN 64u        /* leases that one internal request lets expire at most ... */
+#define EXPIRE_TURN_NS 1000000u /* ... and for how long: others want the role, too */
 
 /* --- helpers ------------------------------------------------------------------------------ */
 
@@ -65,6 +67,40 @@ update_next_expiry(struct node *n)
     atomic_store_explicit(&n->next_expiry_ns, first != NULL ? first->expires_ns : 0,
                           memory_order_relaxed);
     metric_set(&n->metrics, METRIC_LEASES, (int64_t)lease_table_count(n->leases));
+}
+
+void
+evaluate_leases_changed(struct node *n)
+{
+    update_next_expiry(n);
+}
+
+/* What was published late moves expiries back, before any of them is looked at. */
+static void
+catch_up_leases(struct node *n)
+{
+    size_t count;
+    struct late_lease *late = commit_late_leases(n, &n->leases_index, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        struct lease *l = lease_find(n->leases, late[i].id);
+
+        if (l != NULL)
+            lease_extend(n->leases, l, late[i].published_ns);
+    }
+    mem_free(late);
+}
+
+/*
+ * True if the lease's time is over.  It does not begin before its grant or newest keepalive is
+ * published: a client that does not know of its lease yet must not lose it.
+ */
+static bool
+has_expired(struct node *n, struct lease *l, uint64_t now)
+{
+    if (l->expires_ns <= now && l->release_index > n->leases_index)
+        lease_renew(n->leases, l, now);
+    return l->expires_ns <= now;
 }
 
 /* --- applying effects ----------------------------------------------------------------------- */
@@ -123,10 +159,15 @@ apply(struct node *n, const struct effects *f)
         entry_add(&n->entry, &f->mutation[i]);
     for (size_t i = 0; i < f->n_extra; i++)
         entry_add(&n->entry, &f->extra[i]);
-    if (wal_reserve(n->wal, wal_frame_size(n->entry.len), f->urgent) != T4_OK) {
+    switch (wal_reserve(n->wal, wal_frame_size(n->entry.len), f->urgent)) {
+    case T4_OK:
+        break;
+    case T4_E_NOSPACE:
         atomic_store(&n->wal_full, true);
         background_space(n);
         return ETCD_NO_SPACE;
+    default: /* the log is dead and the process about to end: not a matter of space */
+        return ETCD_STOPPED;
     }
     n->index = e.index;
     n->revision = e.revision;
@@ -282,7 +323,9 @@ evaluate_grant(struct node *n, struct node_request *r)
         error = apply(n, &f);
     }
     if (error == ETCD_OK) {
-        lease_add(n->leases, id, ttl, ttl, boot_ns(n));
+        lease_add(n->leases, id, ttl, ttl, boot_ns(n))->release_index = n->index;
+        r->lease_grant.id = id;
+        r->evaluated_ns = boot_ns(n);
         wire_header_field(&r->response, 1, &header);
         wire_varint_field(&r->response, 2, (uint64_t)id);
         wire_varint_field(&r->response, 3, (uint64_t)ttl);
@@ -341,10 +384,13 @@ evaluate_keepalive(struct node *n, struct node_request *r)
     bool logged = false;
     int64_t ttl = 0;
 
-    if (l != NULL && l->expires_ns <= now) {
+    r->evaluated_ns = now;
+    if (l != NULL && has_expired(n, l, now)) {
         /* Expired: it is answered only after its end is decided, never revived. */
         error = revoke(n, l);
         logged = error == ETCD_OK;
+        if (logged)
+            metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
         l = NULL;
     } else if (l != NULL && l->logged_remaining < l->ttl) {
         uint8_t key[LEASE_KEY_BYTES];
@@ -360,6 +406,7 @@ evaluate_keepalive(struct node *n, struct node_request *r)
     }
     if (error == ETCD_OK && l != NULL) {
         lease_renew(n->leases, l, now);
+        l->release_index = n->index;
         ttl = l->ttl;
     }
     wire_header_field(&r->response, 1, &header);
@@ -432,21 +479,39 @@ evaluate_leases(struct node *n, struct node_request *r)
     answer(n, r, ETCD_OK, false);
 }
 
-/* One expired lease; the keeper comes back while there are more. */
+/*
+ * Leases that have expired, each with an entry of its own, but no more than a turn allows; the
+ * keeper comes back while there are more.
+ */
 static void
 evaluate_expire(struct node *n, struct node_request *r)
 {
-    struct lease *l = lease_first(n->leases);
+    uint64_t now = boot_ns(n), until = now + EXPIRE_TURN_NS;
     enum etcd_error error = ETCD_OK;
     bool logged = false;
 
-    if (l != NULL && l->expires_ns <= boot_ns(n)) {
+    for (unsigned i = 0; i < EXPIRE_TURN && (i == 0 || boot_ns(n) < until); i++) {
+        struct lease *l = lease_first(n->leases);
+
+        if (l == NULL || !has_expired(n, l, now))
+            break;
+        if (logged)
+            commit_append(n); /* of the one before; the last goes after the answer */
         error = revoke(n, l);
         logged = error == ETCD_OK;
-        if (logged)
-            metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
+        if (!logged)
+            break;
+        metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
     }
     answer(n, r, error, logged);
+}
+
+/* A physical compaction waits for a memtable that nobody fills up. */
+static void
+evaluate_freeze(struct node *n, struct node_request *r)
+{
+    mvcc_freeze(n->mvcc);
+    answer(n, r, ETCD_OK, false);
 }
 
 /* All due remainders in one entry. */
@@ -463,12 +528,12 @@ evaluate_remainders(struct node *n, struct node_request *r)
 
     for (uint64_t i = 0; i < count; i++)
         record[i] = lease_record(key[i], &value[i], due[i]->id, due[i]->ttl,
-                                 lease_remaining(due[i], now));
+                                 lease_remaining_up(due[i], now));
     if (count > 0)
         error = apply(n, &f);
     for (uint64_t i = 0; i < count; i++) {
         if (error == ETCD_OK)
-            due[i]->logged_remaining = lease_remaining(due[i], now);
+            due[i]->logged_remaining = lease_remaining_up(due[i], now);
         buffer_free(&value[i]);
     }
     mem_free(value);
@@ -524,10 +589,15 @@ evaluate(struct node *n, struct node_request *r)
     case NODE_COMPACT:
         evaluate_compact(n, r);
         return;
+    case NODE_INTERNAL_FREEZE:
+        evaluate_freeze(n, r);
+        return;
     default:
         break;
     }
-    metric_add(&n->metrics, METRIC_REQUESTS_LEASE, 1);
+    if ((int)r->op < NODE_INTERNAL)
+        metric_add(&n->metrics, METRIC_REQUESTS_LEASE, 1);
+    catch_up_leases(n);
     switch ((int)r->op) {
     case NODE_LEASE_GRANT:
         evaluate_grant(n, r);

@@ -148,9 +148,9 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     n->clock_start_wall_ms = env->wall_ns(env->state) / 1000000;
     if (n->clock_start_wall_ms < n->time_ms)
         n->clock_start_wall_ms = n->time_ms;
-    if (lease_first(n->leases) != NULL)
-        atomic_store(&n->next_expiry_ns, lease_first(n->leases)->expires_ns);
+    evaluate_leases_changed(n);
     n->workers = workers_new("t4-worker", o->workers);
+    n->role_worker = workers_new("t4-role", 1);
     start_hub(n);
     commit_start(n);
     background_start(n);
@@ -167,9 +167,11 @@ node_stop(struct node *n)
     mutex_unlock(&n->queue.lock);
     background_stop(n);
     commit_stop(n);
+    background_refuse_compactions(n); /* the sync thread may just have released some */
     watch_hub_stop(n->hub, ETCD_STOPPED);
+    workers_free(n->role_worker);
     workers_free(n->workers);
-    n->workers = NULL;
+    n->workers = n->role_worker = NULL;
 }
 
 void
@@ -217,7 +219,6 @@ node_range(struct node *n, const struct range_request *r, uint32_t max_keys, boo
     struct mvcc_reader reader;
     enum etcd_error error;
 
-    metric_add(&n->metrics, METRIC_REQUESTS_RANGE, 1);
     do {
         if (begin_read(n, &now, &header, &reader) != T4_OK)
             return ETCD_READ_FAILED;
@@ -225,6 +226,9 @@ node_range(struct node *n, const struct range_request *r, uint32_t max_keys, boo
         mvcc_read_end(&reader);
         /* the newest revision is never compacted: a compaction overtook this read */
     } while (error == ETCD_COMPACTED && r->revision <= 0);
+    if (too_long != NULL && *too_long)
+        return error; /* counted when it is repeated */
+    metric_add(&n->metrics, METRIC_REQUESTS_RANGE, 1);
     if (error != ETCD_OK)
         metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
     return error;
@@ -334,5 +338,5 @@ node_refresh_metrics(struct node *n)
     metric_set(m, METRIC_COMMIT_QUEUE, queued);
     metric_set(m, METRIC_MEMTABLES_FROZEN, mvcc_frozen_count(n->mvcc));
     metric_set(m, METRIC_MEMTABLE_BYTES,
-               (int64_t)(mvcc_frozen_bytes(n->mvcc) + mvcc_active_bytes(n->mvcc)));
+               (int64_t)mvcc_held_bytes(n->mvcc));
 }

@@ -63,7 +63,8 @@ t4_status node_open(const struct node_options *o, struct node **out, struct erro
 /*
  * Refuses new requests (STOPPED), answers what is committed, ends watch streams, writes the
  * log's closing mark.  Requests that were evaluated and cannot be committed any more get
- * UNKNOWN_OUTCOME.  node_close() frees; no request may be outstanding.
+ * UNKNOWN_OUTCOME, and so do physical compactions that are committed and not yet done.
+ * node_close() frees; no request may be outstanding.
  */
 void node_stop(struct node *n);
 void node_close(struct node *n);
@@ -97,7 +98,7 @@ struct node_request {
 
     /* private to the node */
     struct node_request *next;
-    uint64_t release_index;
+    uint64_t release_index, evaluated_ns;
 };
 
 /* The request must have been validated (txn_validate_*()).  Any thread; does not block. */

@@ -8,8 +8,9 @@
  * background.c engine thread (flush, compaction) and keeper thread (expiry, segments, space)
  * node.c      assembly, reads, status
  *
- * Lock order: role -> log.lock -> publish.lock.  queue.lock is a leaf taken alone.  No
- * callback is called with any of them held except that evaluation happens within the role.
+ * Lock order: role -> log.lock -> publish.lock.  queue.lock is taken alone but for the pool's
+ * own lock.  No callback is called with any of them held except that evaluation happens within
+ * the role.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -26,7 +27,8 @@
 #include "wal/wal.h"
 
 /* Requests that only the node makes, beyond enum node_op. */
-enum { NODE_INTERNAL_EXPIRE = 100, NODE_INTERNAL_REMAINDERS };
+enum { NODE_INTERNAL = 100, NODE_INTERNAL_EXPIRE = NODE_INTERNAL, NODE_INTERNAL_REMAINDERS,
+       NODE_INTERNAL_FREEZE };
 
 struct identity {
     uint64_t cluster_id, lineage, generation;
@@ -46,6 +48,12 @@ struct snapshot {
     int64_t revision, compacted; /* compacted: -1 if never */
 };
 
+/* A lease whose grant or keepalive was published long after its evaluation. */
+struct late_lease {
+    int64_t id;
+    uint64_t published_ns;
+};
+
 struct node {
     struct node_options options;
     char *data_dir, *name, *advertise_urls;
@@ -55,7 +63,8 @@ struct node {
     struct wal *wal;
     struct mvcc *mvcc;
     struct watch_hub *hub;
-    struct workers *workers;
+    struct workers *workers;     /* for the transports: long reads */
+    struct workers *role_worker; /* one thread, so that no long read keeps writes waiting */
     struct metrics metrics;
     uint64_t term;
 
@@ -68,8 +77,9 @@ struct node {
         bool closed;                       /* [lock] stopping: nothing more is taken */
     } queue;
     struct mutex role;
-    struct job drain;                /* runs the role on a worker */
+    struct job drain;                /* runs the role on its worker */
     _Atomic bool drain_queued;
+    _Atomic bool stalled; /* the queue waits for a flush: commit_resume() */
 
     /* evaluation state [role]: everything evaluated, durable or not */
     uint64_t index;
@@ -77,6 +87,7 @@ struct node {
     uint64_t time_ms;
     uint64_t clock_start_wall_ms, clock_start_boot_ns; /* bound of the wall clock, see now_ms */
     bool clock_clamped;
+    uint64_t leases_index; /* published index as of the newest lease evaluation */
     struct lease_table *leases;
     struct txn *txn;
     struct buffer entry;             /* the entry being built */
@@ -100,6 +111,8 @@ struct node {
         struct mutex lock;
         struct snapshot now;                   /* [lock] */
         struct node_request *head, **tail;     /* [lock] in order of release_index */
+        struct late_lease *late;               /* [lock] */
+        size_t n_late, late_capacity;          /* [lock] */
     } publish;
 
     /* physical compactions that wait; [compact.lock] */
@@ -119,8 +132,9 @@ struct node {
     _Atomic bool engine_full;    /* the last flush found no space */
     _Atomic bool wal_full;       /* the log could not prepare a segment */
     _Atomic bool stopping, dead; /* dead: the fatal callback was called */
-    _Atomic uint32_t internal_pending; /* bit 0: expire, bit 1: remainders */
-    struct node_request expire_request, remainders_request;
+    _Atomic uint32_t internal_pending; /* bits: see background.c */
+    _Atomic bool expire_failed;        /* the last try found no space */
+    struct node_request expire_request, remainders_request, freeze_request;
     uint64_t last_remainders_ns; /* [keeper thread] */
 };
 
@@ -145,16 +159,27 @@ void commit_append(struct node *n);
  */
 void commit_answer(struct node *n, struct node_request *r, enum etcd_error error);
 struct snapshot commit_published(struct node *n);
+/* What invariant (5) waits for may have come: the queue goes on if it stood still. */
+void commit_resume(struct node *n);
+/*
+ * The published index, and the leases published late since the last call (mem_free()): those
+ * of its grants and keepalives that were late are in this or an earlier answer.  [role]
+ */
+struct late_lease *commit_late_leases(struct node *n, uint64_t *published, size_t *count);
 void node_fatal(struct node *n, const struct error *error);
 
 /* evaluate.c */
 void evaluate(struct node *n, struct node_request *r);
 /* True if it may take long, so that a polling thread leaves it to a worker. */
 bool evaluate_is_heavy(const struct node_request *r);
+/* The lease table was changed otherwise than by evaluate() (recovery). */
+void evaluate_leases_changed(struct node *n);
 
 /* background.c */
 void background_start(struct node *n);
 void background_stop(struct node *n);
+/* After commit_stop(): answers the physical compactions that nobody will do any more. */
+void background_refuse_compactions(struct node *n);
 void background_poke_engine(struct node *n);
 /* Raises or clears the NOSPACE alarm as its causes say. */
 void background_space(struct node *n);

@@ -124,11 +124,19 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
     n->time_ms = e.time_ms > n->time_ms ? e.time_ms : n->time_ms;
     /* What recovery replays counts as committed: wal_open() has synced it. */
     mvcc_publish(n->mvcc, index, n->compacted);
-    mvcc_entry_done(n->mvcc, index, e.revision, n->time_ms);
+    if (!mvcc_entry_done(n->mvcc, index, e.revision, n->time_ms))
+        return T4_OK;
     while (mvcc_frozen_count(n->mvcc) >= 3) { /* replay of a long log: bounded memory */
         uint64_t pause;
         t4_status status = mvcc_work(n->mvcc, &pause, error);
 
+        /*
+         * A full disk must not keep from starting: what was accepted when it was full fits
+         * in memory again.  (Without the engine's folder the log may be longer than that.)
+         */
+        if (status == T4_E_NOSPACE &&
+            mvcc_held_bytes(n->mvcc) <= n->options.backlog_bytes + 2 * n->options.memtable_bytes)
+            break;
         if (status != T4_OK && status != T4_E_NOTFOUND)
             return status;
     }
@@ -157,6 +165,19 @@ open_log(struct node *n, struct error *error)
     mem_free(dir);
     if (status != T4_OK)
         return status;
+    /*
+     * The engine takes only what the log has synced.  So entries are missing here, and maybe
+     * more than the engine holds: acknowledged ones.
+     */
+    if (recovered.last_index < n->index) {
+        error_set(error, T4_E_CORRUPT,
+                  "the log in %s/wal ends at entry %llu, but the storage engine holds entries "
+                  "up to %llu: segments of the log are missing",
+                  n->data_dir, (unsigned long long)recovered.last_index,
+                  (unsigned long long)n->index);
+        return error_hint(error, "put the missing segments back; or delete the engine's folder "
+                                 "to go on with what the log has, and lose the rest");
+    }
     if (recovered.torn)
         LOG_INFO("the log ended in a torn tail (never acknowledged), which was left behind",
                  NULL);

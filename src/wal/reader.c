@@ -9,7 +9,8 @@
  * A segment's sparse index (a point each 64 KiB) is made while it is written or
  * recovered; an old one gets its index when a reader first needs it.
  *
- * Entry points: wal_reader_open(), wal_reader_next(), wal_reader_close().  Any thread.
+ * Entry points: wal_reader_open(), wal_reader_open_at(), wal_reader_next(),
+ * wal_reader_close().  Any thread.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -27,6 +28,7 @@ struct wal_reader {
     uint64_t last_index; /* newest known entry of that segment */
     uint64_t next_index;
     int64_t min_revision; /* entries below are passed over; 0 once one was returned */
+    uint64_t min_index;   /* and those */
 };
 
 static t4_status
@@ -194,22 +196,33 @@ wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out,
 }
 
 t4_status
-reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
-               struct error *error)
+wal_reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
+                   struct error *error)
 {
-    for (size_t i = w->count; i-- > 0;) {
-        struct segment *s = w->segments[i];
-        struct point at = {SEGMENT_HEADER_BYTES, s->first_index, 0};
+    struct segment *s = NULL;
+    struct point at = {0};
+    size_t position;
+    t4_status status;
 
+    mutex_lock(&w->lock);
+    for (position = w->count; position-- > 0;) {
+        s = w->segments[position];
         if (!s->live || index < s->first_index)
             continue;
+        at = (struct point){SEGMENT_HEADER_BYTES, s->first_index, 0};
         for (size_t k = 0; k < s->points.count && s->points.at[k].index <= index; k++)
             at = s->points.at[k];
-        return open_in(w, s, i, &at, out, error);
+        break;
     }
-    return error_set(error, T4_E_NOTFOUND,
-                     "entry %" PRIu64 " is older than the log in %s", index,
-                     w->options.dir);
+    mutex_unlock(&w->lock);
+    if (position == SIZE_MAX)
+        return error_set(error, T4_E_NOTFOUND,
+                         "entry %" PRIu64 " is older than the log in %s", index,
+                         w->options.dir);
+    status = open_in(w, s, position, &at, out, error);
+    if (status == T4_OK)
+        (*out)->min_index = index;
+    return status;
 }
 
 /* Learns how far the segment can be read by now, or goes on to that of next_index. */
@@ -276,7 +289,7 @@ wal_reader_next(struct wal_reader *r, uint64_t limit, uint64_t *index,
         if (f.index != r->next_index)
             return damaged(r->cursor.segment, f.offset, r->next_index, r->w, error);
         r->next_index++;
-        if (f.revision < r->min_revision)
+        if (f.revision < r->min_revision || f.index < r->min_index)
             continue;
         r->min_revision = 0;
         *index = f.index;

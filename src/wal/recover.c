@@ -429,7 +429,7 @@ replay_all(struct wal *w, uint64_t flushed, uint64_t last, wal_replay_fn *replay
 
     if (last <= flushed)
         return T4_OK;
-    status = reader_open_at(w, flushed + 1, &r, error);
+    status = wal_reader_open_at(w, flushed + 1, &r, error);
     if (status != T4_OK)
         return status;
     do {

@@ -8,8 +8,8 @@
  * file -> when both are there the state ends.  While it lasts, promises are given to
  * urgent requests only, and only for room in segments that exist.
  *
- * Entry points: wal_reserve(), wal_release(), wal_nospace(), wal_wants_segment(),
- * wal_prepare(), wal_segments(); segment_ready() for the sync thread.
+ * Entry points: wal_reserve(), wal_release(), wal_nospace(), wal_give_up_reserve(),
+ * wal_wants_segment(), wal_prepare(), wal_segments(); segment_ready() for the sync thread.
  * Runs on: any thread; files are made with create_lock held.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -229,6 +229,14 @@ reserve_give_up(struct wal *w)
         return false;
     wal_path(w, path, RESERVE_NAME);
     return w->env->unlink(w->env->state, path, NULL) == T4_OK;
+}
+
+void
+wal_give_up_reserve(struct wal *w)
+{
+    mutex_lock(&w->create_lock);
+    reserve_give_up(w);
+    mutex_unlock(&w->create_lock);
 }
 
 /* [create_lock] */

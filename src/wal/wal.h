@@ -121,6 +121,8 @@ void wal_release(struct wal *w, size_t bytes);
  * time to time.  Any thread.
  */
 bool wal_nospace(struct wal *w);
+/* Begins that state: somebody else found the disk full and needs the reserve's room. */
+void wal_give_up_reserve(struct wal *w);
 
 /*
  * Writes the group, rolling to the next segment where needed.  Does not sync.  NOSPACE:
@@ -154,6 +156,12 @@ uint64_t wal_segments(struct wal *w);
  */
 t4_status wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out,
                           struct error *error);
+/*
+ * The same by index: at entry `index`, which need not be written yet.  NOTFOUND: the log begins
+ * above it.
+ */
+t4_status wal_reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
+                             struct error *error);
 /*
  * Next entry with index <= `limit` (which the caller knows to be committed).  The slice
  * is valid until the next call.  NOTFOUND (without a text): no such entry yet; call again

@@ -234,9 +234,4 @@ void reserve_check(struct wal *w); /* is the reserve file there? */
 /* NOSPACE was met: raises the state, gives the reserve up.  True: something was freed. */
 bool reserve_give_up(struct wal *w);
 
-/* reader.c */
-/* Opens a reader at `index` or a little below; it must be in a live, indexed segment. */
-t4_status reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
-                         struct error *error);
-
 #endif
