@@ -32,29 +32,43 @@ struct object_options {
  */
 t4_status object_open(const char *url, const struct object_options *options,
                       struct object_store **out, struct error *error);
-void object_close(struct object_store *s);
+/* No call may be under way.  Gives how many allocations the plugins left behind (0). */
+size_t object_close(struct object_store *s);
 const char *object_url(const struct object_store *s); /* without secrets */
+/* From now on every call, also those under way, ends with CANCELLED as soon as it can. */
+void object_cancel(struct object_store *s);
+/* The outermost table and its handle, and the plugins (0: outermost; NULL: no more). */
+const struct t4_object_ops *object_table(const struct object_store *s,
+                                         struct t4_store **handle);
+struct plugin *object_plugin(const struct object_store *s, size_t i);
 
-/* timeout_ns 0: the default of 60 s */
-t4_status object_put(struct object_store *s, const struct t4_put *put, uint64_t timeout_ns,
-                     struct t4_object_info *info, struct error *error);
+/*
+ * timeout_ns 0: the default of 60 s.  A put is either done (OK), certainly not done
+ * (PRECONDITION, BUSY, TIMEOUT, CANCELLED, UNAVAILABLE, DENIED, INVALID, NOSPACE,
+ * UNSUPPORTED), or UNKNOWN: whatever else a plugin says is turned into that.
+ */
+t4_status object_put(struct object_store *s, const struct t4_put *put,
+                     uint64_t timeout_ns, struct t4_object_info *info,
+                     struct error *error);
 /* Appends the bytes to *out; at most `limit` of them, more is CORRUPT. */
 t4_status object_get(struct object_store *s, struct t4_slice key, uint64_t offset,
-                     uint64_t length, size_t limit, uint64_t timeout_ns, struct buffer *out,
-                     struct t4_object_info *info, struct error *error);
+                     uint64_t length, size_t limit, uint64_t timeout_ns,
+                     struct buffer *out, struct t4_object_info *info,
+                     struct error *error);
 t4_status object_head(struct object_store *s, struct t4_slice key, uint64_t timeout_ns,
                       struct t4_object_info *info, struct error *error);
 t4_status object_remove(struct object_store *s, const struct t4_slice *keys, size_t n,
                         uint64_t timeout_ns, struct error *error);
-t4_status object_list(struct object_store *s, struct t4_slice prefix, struct t4_slice after,
-                      uint32_t max, uint64_t timeout_ns, t4_list_fn *fn, void *arg,
-                      struct error *error);
+t4_status object_list(struct object_store *s, struct t4_slice prefix,
+                      struct t4_slice after, uint32_t max, uint64_t timeout_ns,
+                      t4_list_fn *fn, void *arg, struct error *error);
 
 /*
  * The start-up probe (I9) under a random scratch key below `prefix`: create-if-absent twice,
  * fresh and stale If-Match, read-after-write, list-after-write.  OK, or UNSUPPORTED with what
  * failed; other errors: the store could not be asked.
  */
-t4_status object_probe(struct object_store *s, struct t4_slice prefix, struct error *error);
+t4_status object_probe(struct object_store *s, struct t4_slice prefix,
+                       struct error *error);
 
 #endif

@@ -8,7 +8,7 @@
  * the process ends: it may have left thread-local destructors or threads behind, and the
  * code under them must not go away.
  *
- * Entry points: plugin_load(), plugin_role(), plugin_unload().
+ * Entry points: plugin_load(), plugin_describe(), plugin_role(), plugin_unload().
  * Runs on: the main thread; the host's services (struct t4_host) on any.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -62,6 +62,7 @@ struct plugin {
     struct t4_values values;     /* [const after load] */
     void *library;               /* [const after load] of dlopen() */
     void *state;                 /* [const after load] what load() gave */
+    bool loaded;                 /* [const after load] load() was called */
     char name[MAX_NAME + 1];     /* [const after load] */
     struct mutex lock;
     struct block blocks; /* [lock] ring of what is allocated */
@@ -187,7 +188,7 @@ static const struct t4_host host_services = {
 };
 
 /* Gives back what the plugin did not, and says so: it is the plugin's mistake. */
-static void
+static size_t
 drop_blocks(struct plugin *p)
 {
     size_t count = 0, bytes = 0;
@@ -202,6 +203,19 @@ drop_blocks(struct plugin *p)
         log_printf(LOG_LEVEL_WARN,
                    "plugin \"%s\" left %zu allocations (%zu bytes) behind", p->name,
                    count, bytes);
+    return count;
+}
+
+size_t
+plugin_allocations(struct plugin *p)
+{
+    size_t count = 0;
+
+    mutex_lock(&p->lock);
+    for (struct block *b = p->blocks.next; b != &p->blocks; b = b->next)
+        count++;
+    mutex_unlock(&p->lock);
+    return count;
 }
 
 /* --- the file ----------------------------------------------------------------------- */
@@ -449,19 +463,33 @@ call_load(struct plugin *p, struct error *error)
     return error_wrap(call.error, "plugin \"%s\" refused to load", p->name);
 }
 
-static void
+static size_t
 plugin_delete(struct plugin *p)
 {
-    drop_blocks(p);
+    size_t left = drop_blocks(p);
+
     options_free(&p->values);
     mem_free(p->options);
     mutex_destroy(&p->lock);
     mem_free(p);
+    return left;
 }
 
+const char *
+plugin_folder(const char *dir, char *buffer, size_t n)
+{
+    char own[PATH_MAX];
+
+    if (dir != NULL)
+        return dir;
+    snprintf(buffer, n, "%s", default_dir(own));
+    return buffer;
+}
+
+/* Everything up to the descriptor; plugin_unload() does not call unload() yet. */
 t4_status
-plugin_load(const char *dir, const char *name, const struct plugin_setting *settings,
-            size_t n_settings, struct plugin **out, struct error *error)
+plugin_describe(const char *dir, const char *name, struct plugin **out,
+                struct error *error)
 {
     char buffer[PATH_MAX], path[PATH_MAX];
     const struct t4_plugin *theirs;
@@ -497,31 +525,49 @@ plugin_load(const char *dir, const char *name, const struct plugin_setting *sett
         st = check_head(theirs, name, error);
     if (st == T4_OK)
         st = adopt(p, theirs, error);
-    if (st == T4_OK)
-        st = options_parse(name, p->options, p->descriptor.n_options, settings,
-                           n_settings, &p->values, error);
-    if (st == T4_OK)
-        st = call_load(p, error);
-    if (st != T4_OK)
-        goto fail_plugin;
-
+    if (st != T4_OK) {
+        plugin_delete(p);
+        dlclose(library);
+        return st;
+    }
     *out = p;
     return T4_OK;
-
-fail_plugin:
-    plugin_delete(p);
-    dlclose(library);
-    return st;
 }
 
-void
+t4_status
+plugin_load(const char *dir, const char *name, const struct plugin_setting *settings,
+            size_t n_settings, struct plugin **out, struct error *error)
+{
+    struct plugin *p;
+    t4_status st = plugin_describe(dir, name, &p, error);
+
+    *out = NULL;
+    if (st != T4_OK)
+        return st;
+    st = options_parse(name, p->options, p->descriptor.n_options, settings, n_settings,
+                       &p->values, error);
+    if (st == T4_OK)
+        st = call_load(p, error);
+    if (st != T4_OK) {
+        void *library = p->library;
+
+        plugin_delete(p);
+        dlclose(library);
+        return st;
+    }
+    p->loaded = true;
+    *out = p;
+    return T4_OK;
+}
+
+size_t
 plugin_unload(struct plugin *p)
 {
     if (p == NULL)
-        return;
-    if (p->descriptor.unload != NULL)
+        return 0;
+    if (p->loaded && p->descriptor.unload != NULL)
         p->descriptor.unload(p->state);
-    plugin_delete(p);
+    return plugin_delete(p);
 }
 
 const struct t4_plugin *

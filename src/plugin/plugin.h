@@ -28,7 +28,15 @@ struct plugin_setting {
 t4_status plugin_load(const char *dir, const char *name,
                       const struct plugin_setting *settings, size_t n_settings,
                       struct plugin **out, struct error *error);
-void plugin_unload(struct plugin *p);
+/* The folder that plugin_load() would use for `dir`; may be `dir`, `buffer` or static. */
+const char *plugin_folder(const char *dir, char *buffer, size_t n);
+/* As plugin_load(), but without settings and without load(): to look at the descriptor. */
+t4_status plugin_describe(const char *dir, const char *name, struct plugin **out,
+                          struct error *error);
+/* Gives how many of its allocations the plugin had not freed: 0 for a faultless one. */
+size_t plugin_unload(struct plugin *p);
+/* Allocations that it holds at the moment.  Any thread. */
+size_t plugin_allocations(struct plugin *p);
 const struct t4_plugin *plugin_descriptor(const struct plugin *p);
 void *plugin_state(const struct plugin *p); /* what load() gave */
 

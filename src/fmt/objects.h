@@ -1,0 +1,73 @@
+/*
+ * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`.
+ *
+ * Text records (fmt/text.h), so that a person can read them.  Every object that is changed by
+ * compare-and-swap carries a counter that grows by one per change and a put id that names the
+ * attempt: equal bodies may have equal tags in some stores, and after an ambiguous answer only
+ * the put id tells whose body is there (I7).  Pure functions, any thread.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef FMT_OBJECTS_H
+#define FMT_OBJECTS_H
+
+#include "base/buffer.h"
+
+#define PUT_ID_BYTES 16
+#define HASH_BYTES 32
+#define ADDRESS_BYTES 256
+#define LOCATION_BYTES 1024
+#define WINDOW_MAX 4 /* WMAX of the chain: a constant of the format */
+#define OBJECT_TEXT_MAX (64u * 1024) /* no text object is longer */
+
+enum commit_rule { RULE_OBJECT = 1, RULE_LOCAL = 2 };
+
+/* `cluster`: created last, the mark that the prefix is complete. */
+struct cluster_object {
+    uint64_t cluster_id, lineage;
+    uint32_t window_max;
+};
+
+/* `leader-lock` */
+struct lock_object {
+    uint64_t cluster_id, lineage;
+    uint64_t counter;
+    uint8_t put_id[PUT_ID_BYTES];
+    uint64_t term;
+    uint64_t holder;              /* incarnation of its data directory */
+    char address[ADDRESS_BYTES];  /* where clients reach it; for messages only */
+    enum commit_rule rule;
+    uint64_t lease_ms;            /* of the holder; 0: none in use */
+    bool released;                /* given up with everything acknowledged in the chain: */
+    uint64_t released_index;
+    int64_t released_revision;
+    char moved[LOCATION_BYTES];   /* not empty: the store was moved there, never take it */
+};
+
+/* Where reading of the chain begins, with what a reader must know of what lies below. */
+struct chain_floor {
+    uint64_t next_slot;
+    uint64_t term;              /* highest seen below */
+    uint8_t hash[HASH_BYTES];   /* of the last accepted data segment; zeros: none */
+    uint64_t last_index;        /* of that segment */
+};
+
+/* `manifest/latest` */
+struct manifest_object {
+    uint64_t cluster_id, lineage, generation;
+    uint64_t counter;
+    uint8_t put_id[PUT_ID_BYTES];
+    uint64_t term;
+    struct chain_floor floor;
+};
+
+void cluster_encode(struct buffer *out, const struct cluster_object *c);
+void lock_encode(struct buffer *out, const struct lock_object *l);
+void manifest_encode(struct buffer *out, const struct manifest_object *m);
+
+/* OK, CORRUPT, or UNSUPPORTED: written by a newer version. */
+t4_status cluster_decode(struct t4_slice text, struct cluster_object *c);
+t4_status lock_decode(struct t4_slice text, struct lock_object *l);
+t4_status manifest_decode(struct t4_slice text, struct manifest_object *m);
+
+#endif

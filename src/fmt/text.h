@@ -1,0 +1,45 @@
+/*
+ * text.h - small records as lines of text: `name value`, closed by a checksum.
+ *
+ * For what a person may want to read with cat or curl: the data directory's identity, the
+ * lock, the manifest, the cluster object.  First line: kind and format number; last line:
+ * `crc` and the CRC-32C of all bytes before that line, 8 hexadecimal digits.  Values have no
+ * line breaks.  Order and presence of lines is fixed by the writer; a reader takes them in
+ * that order.  Pure functions, any thread.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef FMT_TEXT_H
+#define FMT_TEXT_H
+
+#include "base/buffer.h"
+
+void text_begin(struct buffer *out, const char *kind, unsigned format);
+void text_u64(struct buffer *out, const char *name, uint64_t v); /* decimal */
+void text_hex(struct buffer *out, const char *name, uint64_t v); /* 16 digits */
+void text_bytes(struct buffer *out, const char *name, const uint8_t *data, size_t n); /* hex */
+/* Control characters in the value are left out. */
+void text_string(struct buffer *out, const char *name, const char *value);
+void text_end(struct buffer *out);
+
+struct text_reader {
+    const char *next, *end;
+    bool bad;
+};
+
+/*
+ * Checks kind and checksum.  False: damaged, or another kind.  *format is what the first line
+ * says, also when the rest is not understood.
+ */
+bool text_open(struct text_reader *r, struct t4_slice text, const char *kind,
+               unsigned *format);
+/* Each takes the next line, which must have this name; else the reader becomes bad. */
+uint64_t text_read_u64(struct text_reader *r, const char *name);
+uint64_t text_read_hex(struct text_reader *r, const char *name);
+void text_read_bytes(struct text_reader *r, const char *name, uint8_t *data, size_t n);
+/* A value longer than size - 1 makes the reader bad. */
+void text_read_string(struct text_reader *r, const char *name, char *value, size_t size);
+/* True if nothing was bad and no line is left. */
+bool text_close(struct text_reader *r);
+
+#endif

@@ -1,0 +1,118 @@
+/*
+ * objectlog.h - the log in the object store: one sequence of slots shared by all terms.
+ *
+ * Who holds the lock leads; what makes its predecessors harmless is not the lock but the
+ * *fence*: an empty object of the new term in the first free slot, after the new term stands
+ * in the manifest.  From then on nothing an older leader puts can be read as part of the log.
+ * The protocol is that of design section 6; the code names the lines of contrib/models it
+ * implements.
+ *
+ * Threads: one thread at a time per struct objectlog (the opener, then the uploader);
+ * objectlog_state() and objectlog_stop() from any.
+ *
+ * Invariants
+ *  (1) an ambiguous answer is never guessed: the same bytes are sent again until the store
+ *      says stored, or the condition is lost and a readable object's put id decides (I7)
+ *  (2) a slot has two outcomes for a leader: stored, or deposed; everything else is retried
+ *  (3) segments go to slots in order, one in flight; a slot that a lower term filled is
+ *      passed over, the segment goes to the next one
+ *  (4) nothing behind a missing slot is used; a missing slot is the tail only if a manifest
+ *      read after the miss has its floor at or below it
+ *  (5) the manifest is read again after the fence: it must still carry our term
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBJECTLOG_OBJECTLOG_H
+#define OBJECTLOG_OBJECTLOG_H
+
+#include "env/env.h"
+#include "fmt/segment.h"
+#include "object/object.h"
+
+struct objectlog;
+
+struct objectlog_options {
+    struct env *env;
+    struct object_store *store; /* stays the caller's */
+    uint64_t incarnation;       /* of this data directory */
+    const char *address;        /* where clients reach this server */
+    uint64_t lease_ms;          /* leadership lease to write into the lock; 0: none */
+    uint64_t timeout_ns;        /* of one request */
+    uint64_t first_pause_ns;    /* before the second try, then doubled; 0: 50 ms */
+    /* Called when the store answers again after failures, or stops doing so (why != NULL). */
+    void (*degraded)(void *arg, const char *why);
+    void *degraded_arg;
+};
+
+/* What stands in the store. */
+enum objectlog_found {
+    OBJECTLOG_EMPTY,      /* nothing at all: objectlog_bootstrap() */
+    OBJECTLOG_UNFINISHED, /* a lock, but no `cluster`: a bootstrap was interrupted */
+    OBJECTLOG_COMPLETE
+};
+
+/*
+ * Reads `cluster`, the lock and the manifest.  CORRUPT: a prefix that can be neither empty nor
+ * ours - `cluster` without lock or manifest, objects without a lock, damaged objects: the
+ * error names which.  INVALID: the store was moved (names where).
+ */
+t4_status objectlog_open(const struct objectlog_options *options, struct objectlog **out,
+                     enum objectlog_found *found, struct error *error);
+void objectlog_close(struct objectlog *c);
+/* As they were last read or written. */
+const struct lock_object *objectlog_lock(const struct objectlog *c);
+const struct manifest_object *objectlog_manifest(const struct objectlog *c);
+
+/* Makes every wait and retry end with CANCELLED; any thread. */
+void objectlog_stop(struct objectlog *c);
+
+/*
+ * Lock -> manifest -> cluster, each create-only, the first two with term 1 and this
+ * incarnation as holder.  Resumes one of our own; PRECONDITION: somebody else was faster.
+ */
+t4_status objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
+                          enum commit_rule rule, struct error *error);
+
+/*
+ * Takes the next term: CAS of the lock, CAS of the manifest, fence, second look at the
+ * manifest.  Whether it may be taken (lease waited for, released, own directory, told to) is
+ * the caller's to know.  Rule and released mark are kept as read.  PRECONDITION: somebody
+ * else is ahead; the lock has been read again.  *term is the new one.
+ */
+t4_status objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error);
+
+/* One entry of the chain, in order of index, from the floor's last index + 1 on. */
+typedef t4_status objectlog_entry_fn(void *arg, uint64_t index, struct t4_slice entry,
+                                 const struct segment *segment, struct error *error);
+struct objectlog_tail {
+    uint64_t next_slot, last_index, term; /* term: highest seen */
+    uint8_t hash[HASH_BYTES];
+    uint64_t segments, ignored;           /* data segments accepted, objects passed over */
+};
+/*
+ * Reads all accepted segments up to the tail.  Afterwards a chain that was taken over goes on
+ * at that tail.  CORRUPT names the slot.
+ */
+t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct objectlog_tail *tail,
+                     struct error *error);
+
+/*
+ * Appends a segment of entries: `raw` as segment_entry_append() made it, indexes first to
+ * last, first = the tail's last index + 1.  Blocks until it is stored, or: PRECONDITION - a
+ * higher term is there, this leader is deposed and must not acknowledge anything more;
+ * CANCELLED - objectlog_stop().
+ */
+t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t committed,
+                       struct t4_slice raw, struct error *error);
+
+/*
+ * CAS of the lock by its holder.  renew: only the counter grows (a lease renewal); `lease_ms`
+ * 0 gives the lease back.  release: everything acknowledged is in the chain up to here.
+ * PRECONDITION: deposed.
+ */
+t4_status objectlog_renew(struct objectlog *c, uint64_t lease_ms, struct error *error);
+t4_status objectlog_change_rule(struct objectlog *c, enum commit_rule rule, struct error *error);
+t4_status objectlog_release(struct objectlog *c, uint64_t last_index, int64_t last_revision,
+                        struct error *error);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * objectlog_int.h - what the files of this folder share.
+ *
+ * store.c   one request with its retries; the two conditional writes with their outcomes
+ * open.c    what stands in the store, bootstrap
+ * take.c    take-over; changes of the lock by its holder
+ * log.c     reading the chain, appending to it
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef OBJECTLOG_OBJECTLOG_INT_H
+#define OBJECTLOG_OBJECTLOG_INT_H
+
+#include <stdatomic.h>
+
+#include "objectlog/objectlog.h"
+#include "codec/codec.h"
+#include "env/thread.h"
+
+#define LOCK_KEY "leader-lock"
+#define MANIFEST_KEY "manifest/latest"
+#define CLUSTER_KEY "cluster"
+
+/* An object that is changed by compare-and-swap: its tag as received. */
+struct tag {
+    uint32_t length;
+    char bytes[T4_TAG_MAX];
+};
+
+struct objectlog {
+    struct objectlog_options options;
+    struct mutex lock;
+    struct condition wake;
+    bool stop;             /* [lock] */
+    bool is_degraded;
+    struct buffer scratch, object, raw;
+
+    struct lock_object leader;
+    struct tag leader_tag;
+    bool has_leader;
+    struct manifest_object manifest;
+    struct tag manifest_tag;
+    bool has_manifest;
+    struct cluster_object cluster;
+    bool has_cluster;
+
+    uint64_t term;         /* ours; 0: not taken over */
+    uint64_t fence_slot;
+    bool positioned;       /* objectlog_read() has brought the tail to the fence */
+    uint64_t next_slot, last_index;
+    uint8_t hash[HASH_BYTES];
+};
+
+/*
+ * How long a request is repeated.  SETTLE: until it is decided, whatever it takes (a leader's
+ * slot).  TRY: as long as its outcome is open; a certain failure comes back after a few.
+ */
+enum persistence { TRY, SETTLE };
+
+/* Reads a whole object; NOTFOUND is an answer. */
+t4_status objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer *out,
+                    struct tag *tag, enum persistence how, struct error *error);
+/*
+ * Stores `body` under a condition (tag NULL: if absent).  OK: stored, *new_tag is its tag.
+ * PRECONDITION: lost; *current holds what is there instead.  `mine` recognises our own body
+ * by its put id.
+ */
+t4_status objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
+                    const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
+                    void *arg, enum persistence how, struct buffer *current,
+                    struct tag *new_tag, struct error *error);
+
+void objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES]);
+t4_status objectlog_read_lock(struct objectlog *c, struct error *error);
+t4_status objectlog_read_manifest(struct objectlog *c, struct error *error);
+/* CAS of the lock or manifest to `next`; on success it becomes the current one. */
+t4_status objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum persistence how,
+                    struct error *error);
+t4_status objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
+                        struct error *error);
+t4_status objectlog_damaged(const char *key, t4_status status, struct error *error);
+
+#endif

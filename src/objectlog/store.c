@@ -1,0 +1,163 @@
+/*
+ * store.c - requests with their retries, and the two conditional writes.
+ *
+ * The rule for ambiguous answers (I7), in one place: send the identical request again until
+ * the store says that it is stored, or that the condition is lost and then the put id in the
+ * object that is there says whose it is.  A read alone settles nothing: the lost request may
+ * still arrive.  (cluster.pml -DREREAD shows the loss.)
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "base/memory.h"
+#include "objectlog/objectlog_int.h"
+
+#define FIRST_PAUSE_NS 50000000u
+#define LONGEST_PAUSE_NS 5000000000u
+#define TRIES 5 /* of a request that certainly had no effect, with persistence TRY */
+
+/* The request certainly had no effect, and more of the same will not help soon. */
+static bool
+is_certain(t4_status status)
+{
+    return status != T4_E_UNKNOWN && status != T4_E_IO;
+}
+
+static void
+note(struct objectlog *c, const struct error *error)
+{
+    const char *why = error != NULL ? error->message : NULL;
+
+    if (c->options.degraded != NULL && c->is_degraded != (why != NULL))
+        c->options.degraded(c->options.degraded_arg, why);
+    c->is_degraded = why != NULL;
+}
+
+/* Waits before try number `tries`; CANCELLED: told to stop. */
+static t4_status
+pause_before(struct objectlog *c, unsigned tries, struct error *error)
+{
+    uint64_t ns = c->options.first_pause_ns, jitter;
+    bool stop;
+
+    if (ns == 0)
+        ns = FIRST_PAUSE_NS;
+    while (tries-- > 1 && ns < LONGEST_PAUSE_NS)
+        ns *= 2;
+    if (ns > LONGEST_PAUSE_NS)
+        ns = LONGEST_PAUSE_NS;
+    c->options.env->random(c->options.env->state, &jitter, sizeof jitter);
+    ns = ns / 2 + jitter % (ns / 2 + 1);
+    mutex_lock(&c->lock);
+    if (!c->stop)
+        condition_wait_for(&c->wake, &c->lock, ns);
+    stop = c->stop;
+    mutex_unlock(&c->lock);
+    return stop ? error_set(error, T4_E_CANCELLED, "stopped while the store did not answer")
+                : T4_OK;
+}
+
+/*
+ * After a failed try: OK means try again.  `open`: an earlier try may have had an effect, so
+ * giving up would be guessing.
+ */
+static t4_status
+after_failure(struct objectlog *c, enum persistence how, t4_status status, bool open,
+              unsigned tries, struct error *error)
+{
+    note(c, error);
+    if (how == TRY && !open && is_certain(status) &&
+        (tries >= TRIES || status == T4_E_INVALID || status == T4_E_DENIED))
+        return status;
+    return pause_before(c, tries, error);
+}
+
+static void
+keep_tag(struct tag *tag, const struct t4_object_info *info)
+{
+    if (tag == NULL)
+        return;
+    tag->length = info->tag_length <= T4_TAG_MAX ? info->tag_length : 0;
+    memcpy(tag->bytes, info->tag, tag->length);
+}
+
+t4_status
+objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer *out, struct tag *tag,
+          enum persistence how, struct error *error)
+{
+    for (unsigned tries = 1;; tries++) {
+        struct t4_object_info info = {.size = sizeof info};
+        t4_status status, next;
+
+        buffer_clear(out);
+        status = object_get(c->options.store, slice_str(key), 0, T4_TO_THE_END, limit,
+                            c->options.timeout_ns, out, &info, error);
+        if (status == T4_OK || status == T4_E_NOTFOUND || status == T4_E_CORRUPT) {
+            keep_tag(tag, &info);
+            if (status != T4_E_CORRUPT)
+                note(c, NULL);
+            return status;
+        }
+        next = after_failure(c, how, status, false, tries, error);
+        if (next != T4_OK)
+            return next;
+    }
+}
+
+t4_status
+objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const struct tag *tag,
+          bool (*mine)(struct t4_slice object, void *arg), void *arg, enum persistence how,
+          struct buffer *current, struct tag *new_tag, struct error *error)
+{
+    struct t4_put put = {
+        .size = sizeof put,
+        .condition = tag != NULL ? T4_PUT_IF_MATCH : T4_PUT_IF_ABSENT,
+        .key = slice_str(key),
+        .body = body,
+        .if_match = tag != NULL ? slice_of(tag->bytes, tag->length) : slice_of(NULL, 0),
+    };
+    bool open = false; /* some try may have had, or may yet have, its effect */
+
+    for (unsigned tries = 1;; tries++) {
+        struct t4_object_info info = {.size = sizeof info};
+        t4_status status =
+            object_put(c->options.store, &put, c->options.timeout_ns, &info, error), next;
+
+        if (status == T4_OK) {
+            keep_tag(new_tag, &info);
+            note(c, NULL);
+            return T4_OK;
+        }
+        if (status == T4_E_PRECONDITION) {
+            status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, current, new_tag,
+                               open ? SETTLE : how, error);
+            if (status == T4_OK && mine(buffer_slice(current), arg))
+                return T4_OK;
+            if (status == T4_OK)
+                return T4_E_PRECONDITION;
+            if (status != T4_E_NOTFOUND)
+                return status;
+            /* lost against something that is not there: ask again */
+            error_set(error, T4_E_UNKNOWN, "%s: the condition is lost, but there is no object",
+                      key);
+        }
+        open |= !is_certain(status) || status == T4_E_NOTFOUND;
+        next = after_failure(c, how, status, open, tries, error);
+        if (next != T4_OK)
+            return next;
+    }
+}
+
+void
+objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES])
+{
+    c->options.env->random(c->options.env->state, id, PUT_ID_BYTES);
+}
+
+void
+objectlog_stop(struct objectlog *c)
+{
+    mutex_lock(&c->lock);
+    c->stop = true;
+    condition_broadcast(&c->wake);
+    mutex_unlock(&c->lock);
+}

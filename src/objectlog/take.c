@@ -1,0 +1,284 @@
+/*
+ * take.c - take-over, and what a holder does to its lock.
+ *
+ * Take-over, step by step (chain.pml with MFREEZE and REREAD):
+ *   1 CAS the next term into leader-lock
+ *   2 CAS the term into manifest/latest: from now on no older leader can write a manifest
+ *   3 from the floor of *that* version on, put a fence into the first free slot, passing over
+ *     slots that lower terms hold; a higher term in any of them ends it
+ *   4 read the manifest again: if it no longer carries our term, somebody newer may have
+ *     moved the floor past our fence, and our fence fences nothing
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "objectlog/objectlog_int.h"
+
+static t4_status
+deposed(struct objectlog *c, uint64_t term, struct error *error)
+{
+    return error_set(error, T4_E_PRECONDITION,
+                     "a server with the higher term %" PRIu64 " leads %s (our term is %" PRIu64
+                     ")",
+                     term, object_url(c->options.store), c->term);
+}
+
+/* --- compare-and-swap ------------------------------------------------------------------------ */
+
+static bool
+lock_is_mine(struct t4_slice object, void *arg)
+{
+    struct lock_object l;
+
+    return lock_decode(object, &l) == T4_OK && memcmp(l.put_id, arg, PUT_ID_BYTES) == 0;
+}
+
+t4_status
+objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum persistence how,
+          struct error *error)
+{
+    struct lock_object l = *next;
+    t4_status status;
+
+    l.counter = c->leader.counter + 1;
+    objectlog_new_put_id(c, l.put_id);
+    lock_encode(&c->scratch, &l);
+    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), &c->leader_tag, lock_is_mine,
+                       l.put_id, how, &c->object, &c->leader_tag, error);
+    if (status == T4_OK) {
+        c->leader = l;
+    } else if (status == T4_E_PRECONDITION) {
+        t4_status read = lock_decode(buffer_slice(&c->object), &c->leader);
+
+        if (read != T4_OK)
+            return objectlog_damaged(LOCK_KEY, read, error);
+        error_set(error, T4_E_PRECONDITION,
+                  "the lock of %s was taken by another server (%s, term %" PRIu64 ")",
+                  object_url(c->options.store),
+                  c->leader.address[0] != '\0' ? c->leader.address : "no address",
+                  c->leader.term);
+    }
+    return status;
+}
+
+static bool
+manifest_is_mine(struct t4_slice object, void *arg)
+{
+    struct manifest_object m;
+
+    return manifest_decode(object, &m) == T4_OK && memcmp(m.put_id, arg, PUT_ID_BYTES) == 0;
+}
+
+t4_status
+objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next, struct error *error)
+{
+    struct manifest_object m = *next;
+    t4_status status;
+
+    m.counter = c->manifest.counter + 1;
+    objectlog_new_put_id(c, m.put_id);
+    manifest_encode(&c->scratch, &m);
+    status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), &c->manifest_tag,
+                       manifest_is_mine, m.put_id, TRY, &c->object, &c->manifest_tag, error);
+    if (status == T4_OK) {
+        c->manifest = m;
+    } else if (status == T4_E_PRECONDITION) {
+        t4_status read = manifest_decode(buffer_slice(&c->object), &c->manifest);
+
+        if (read != T4_OK)
+            return objectlog_damaged(MANIFEST_KEY, read, error);
+    }
+    return status;
+}
+
+/* --- the steps -------------------------------------------------------------------------------- */
+
+static t4_status
+take_lock(struct objectlog *c, struct error *error)
+{
+    struct lock_object next = c->leader;
+
+    next.term = c->leader.term + 1;
+    next.holder = c->options.incarnation;
+    memset(next.address, 0, sizeof next.address);
+    strncpy(next.address, c->options.address, sizeof next.address - 1);
+    next.lease_ms = c->options.lease_ms;
+    next.released = false;
+    c->term = next.term;
+    return objectlog_swap_lock(c, &next, TRY, error);
+}
+
+static t4_status
+freeze_manifest(struct objectlog *c, struct error *error)
+{
+    t4_status status = objectlog_read_manifest(c, error);
+
+    while (status == T4_OK) {
+        struct manifest_object next = c->manifest;
+
+        if (next.term > c->term)
+            return deposed(c, next.term, error);
+        next.term = c->term;
+        status = objectlog_swap_manifest(c, &next, error);
+        if (status != T4_E_PRECONDITION)
+            return status;
+        status = T4_OK; /* an older leader was faster: its version is the base now */
+    }
+    return status;
+}
+
+struct first_free {
+    uint64_t slot; /* lowest that was not listed so far */
+};
+
+static t4_status
+pass_listed(void *arg, struct t4_slice key, const struct t4_object_info *info)
+{
+    struct first_free *f = arg;
+    uint64_t slot;
+
+    (void)info;
+    if (slot_key_parse(key, &slot) && slot == f->slot)
+        f->slot++;
+    return T4_OK;
+}
+
+/* A hint only: whether a slot is free is decided by the create-only put. */
+static t4_status
+find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error *error)
+{
+    struct first_free f = {floor};
+    char after[SLOT_KEY_BYTES] = "wal/";
+    uint64_t before;
+    t4_status status;
+
+    do {
+        before = f.slot;
+        if (f.slot > 0)
+            slot_key(after, f.slot - 1);
+        status = object_list(c->options.store, slice_str("wal/"), slice_str(after), 1000,
+                             c->options.timeout_ns, pass_listed, &f, error);
+    } while (status == T4_OK && f.slot - before >= 1000);
+    *slot = f.slot;
+    return status;
+}
+
+static bool
+segment_is_mine(struct t4_slice object, void *arg)
+{
+    struct segment s;
+
+    return segment_decode(object, &s) == T4_OK && memcmp(s.put_id, arg, PUT_ID_BYTES) == 0;
+}
+
+static t4_status
+put_fence(struct objectlog *c, uint64_t slot, struct error *error)
+{
+    struct segment fence = {.cluster_id = c->leader.cluster_id,
+                            .lineage = c->leader.lineage,
+                            .generation = c->manifest.generation,
+                            .term = c->term,
+                            .writer = c->options.incarnation,
+                            .fence = true};
+
+    objectlog_new_put_id(c, fence.put_id);
+    for (;; slot++) {
+        char key[SLOT_KEY_BYTES];
+        struct segment there;
+        t4_status status;
+
+        buffer_clear(&c->scratch);
+        segment_encode(&c->scratch, &fence);
+        slot_key(key, slot);
+        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL, segment_is_mine,
+                           fence.put_id, TRY, &c->object, NULL, error);
+        if (status == T4_OK) {
+            c->fence_slot = slot;
+            return T4_OK;
+        }
+        if (status != T4_E_PRECONDITION)
+            return status;
+        status = segment_decode(buffer_slice(&c->object), &there);
+        if (status != T4_OK)
+            return objectlog_damaged(key, status, error);
+        if (there.term > c->term)
+            return deposed(c, there.term, error);
+    }
+}
+
+static t4_status
+look_again(struct objectlog *c, struct error *error)
+{
+    t4_status status = objectlog_read_manifest(c, error);
+
+    if (status == T4_OK && c->manifest.term != c->term)
+        return deposed(c, c->manifest.term, error);
+    return status == T4_E_NOTFOUND ? objectlog_damaged(MANIFEST_KEY, T4_E_CORRUPT, error) : status;
+}
+
+t4_status
+objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
+{
+    uint64_t slot;
+    t4_status status;
+
+    c->positioned = false;
+    status = take_lock(c, error);
+    if (status == T4_OK)
+        status = freeze_manifest(c, error);
+    if (status == T4_OK)
+        status = find_free_slot(c, c->manifest.floor.next_slot, &slot, error);
+    if (status == T4_OK)
+        status = put_fence(c, slot, error);
+    if (status == T4_OK)
+        status = look_again(c, error);
+    if (status != T4_OK) {
+        c->term = 0;
+        return status;
+    }
+    *term = c->term;
+    return T4_OK;
+}
+
+/* --- the holder's changes -------------------------------------------------------------------------- */
+
+static t4_status
+change(struct objectlog *c, const struct lock_object *next, struct error *error)
+{
+    if (c->leader.term != c->term || c->leader.holder != c->options.incarnation)
+        return deposed(c, c->leader.term, error);
+    return objectlog_swap_lock(c, next, SETTLE, error);
+}
+
+t4_status
+objectlog_renew(struct objectlog *c, uint64_t lease_ms, struct error *error)
+{
+    struct lock_object next = c->leader;
+
+    next.lease_ms = lease_ms;
+    return change(c, &next, error);
+}
+
+t4_status
+objectlog_change_rule(struct objectlog *c, enum commit_rule rule, struct error *error)
+{
+    struct lock_object next = c->leader;
+
+    next.rule = rule;
+    return change(c, &next, error);
+}
+
+t4_status
+objectlog_release(struct objectlog *c, uint64_t last_index, int64_t last_revision,
+              struct error *error)
+{
+    struct lock_object next = c->leader;
+
+    next.released = true;
+    next.released_index = last_index;
+    next.released_revision = last_revision;
+    next.lease_ms = 0;
+    return change(c, &next, error);
+}
