@@ -1,11 +1,10 @@
 /*
  * identity.c - who a data directory is.
  *
- * File <data>/identity, written once: text lines `name value`, the last one `crc` (CRC-32C of
- * everything before that line, hexadecimal).  It names the cluster, the lineage and this
- * directory's own id (the incarnation) together with the file's own inode and file system:
- * a copied directory carries the same text in another inode, so that it is found out before
- * it can pass for the original (design, section 2).  <data>/lock is held by flock for the
+ * File <data>/identity, written once: a text record (fmt/text.h).  It names the cluster, the
+ * lineage and this directory's own id (the incarnation) together with the file's own inode and
+ * file system: a copied directory carries the same text in another inode, so that it is found
+ * out before it can pass for the original (design, section 2).  <data>/lock is held by flock for the
  * life of the process: one server per directory, and the proof of leadership of a single
  * node (I5).
  *
@@ -13,10 +12,9 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <inttypes.h>
 
-#include "base/crc32c.h"
 #include "base/memory.h"
+#include "fmt/text.h"
 #include "node/node_int.h"
 
 #define FORMAT 1
@@ -61,19 +59,18 @@ random_id(struct env *env)
 }
 
 /* The text for these ids, standing in a file with this inode. */
-static size_t
-identity_text(const struct identity *id, const struct env_stat *st, char *text)
+static void
+identity_text(const struct identity *id, const struct env_stat *st, struct buffer *out)
 {
-    int len = snprintf(text, FILE_MAX,
-                       "t4-identity %d\ncluster %016" PRIx64 "\nlineage %016" PRIx64
-                       "\ngeneration %" PRIu64 "\nincarnation %016" PRIx64
-                       "\nmember %016" PRIx64 "\ninode %" PRIu64 "\ndevice %016" PRIx64 "\n",
-                       FORMAT, id->cluster_id, id->lineage, id->generation, id->incarnation,
-                       id->member_id, st->inode, st->device);
-
-    len += snprintf(text + len, FILE_MAX - (size_t)len, "crc %08x\n",
-                    crc32c(0, text, (size_t)len));
-    return (size_t)len;
+    text_begin(out, "t4-identity", FORMAT);
+    text_hex(out, "cluster", id->cluster_id);
+    text_hex(out, "lineage", id->lineage);
+    text_u64(out, "generation", id->generation);
+    text_hex(out, "incarnation", id->incarnation);
+    text_hex(out, "member", id->member_id);
+    text_u64(out, "inode", st->inode);
+    text_hex(out, "device", st->device);
+    text_end(out);
 }
 
 static t4_status
@@ -81,7 +78,7 @@ identity_write(struct node *n, struct error *error)
 {
     struct env *env = n->options.env;
     char *path = path_in(n, "identity"), *temporary = path_in(n, "identity.new");
-    char text[FILE_MAX];
+    struct buffer text = {0};
     struct env_file *file = NULL;
     struct env_stat st;
     t4_status status;
@@ -90,9 +87,10 @@ identity_write(struct node *n, struct error *error)
     status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &file, error);
     if (status == T4_OK)
         status = env->stat(env->state, temporary, &st, error);
-    if (status == T4_OK)
-        status = env->pwrite(env->state, file, text, identity_text(&n->identity, &st, text),
-                             0, error);
+    if (status == T4_OK) {
+        identity_text(&n->identity, &st, &text);
+        status = env->pwrite(env->state, file, text.data, text.len, 0, error);
+    }
     if (status == T4_OK)
         status = env->sync(env->state, file, error);
     if (file != NULL)
@@ -101,46 +99,47 @@ identity_write(struct node *n, struct error *error)
         status = env->rename(env->state, temporary, path, error);
     if (status == T4_OK)
         status = env->sync_dir(env->state, n->data_dir, error);
+    buffer_free(&text);
     mem_free(temporary);
     mem_free(path);
     return status;
 }
 
 static t4_status
-identity_parse(struct node *n, char *text, struct env_stat *written, struct error *error)
+identity_parse(struct node *n, struct t4_slice text, struct env_stat *written,
+               struct error *error)
 {
     struct identity *id = &n->identity;
-    char *crc_line = strstr(text, "\ncrc ");
-    unsigned crc;
-    int format = 0;
+    struct text_reader r;
+    unsigned format;
 
-    if (sscanf(text, "t4-identity %d", &format) == 1 && format > FORMAT) {
+    text_open(&r, text, "t4-identity", &format);
+    if (format > FORMAT) {
         error_set(error, T4_E_INVALID,
-                  "the data directory %s has format %d, this server knows formats up to %d",
+                  "the data directory %s has format %u, this server knows formats up to %d",
                   n->data_dir, format, FORMAT);
         return error_hint(error, "start the version of t4 that wrote it, or a newer one");
     }
-    if (crc_line == NULL || sscanf(crc_line, "\ncrc %8x", &crc) != 1 ||
-        crc32c(0, text, (size_t)(crc_line + 1 - text)) != crc ||
-        sscanf(text,
-               "t4-identity %d cluster %" SCNx64 " lineage %" SCNx64 " generation %" SCNu64
-               " incarnation %" SCNx64 " member %" SCNx64 " inode %" SCNu64
-               " device %" SCNx64,
-               &format, &id->cluster_id, &id->lineage, &id->generation, &id->incarnation,
-               &id->member_id, &written->inode, &written->device) != 8) {
-        error_set(error, T4_E_CORRUPT, "the file %s/identity is damaged", n->data_dir);
-        return error_hint(error, "restore it from a copy of the data directory; the ids also "
-                                 "stand in the headers of the log's segments");
-    }
-    return T4_OK;
+    id->cluster_id = text_read_hex(&r, "cluster");
+    id->lineage = text_read_hex(&r, "lineage");
+    id->generation = text_read_u64(&r, "generation");
+    id->incarnation = text_read_hex(&r, "incarnation");
+    id->member_id = text_read_hex(&r, "member");
+    written->inode = text_read_u64(&r, "inode");
+    written->device = text_read_hex(&r, "device");
+    if (text_close(&r))
+        return T4_OK;
+    error_set(error, T4_E_CORRUPT, "the file %s/identity is damaged", n->data_dir);
+    return error_hint(error, "restore it from a copy of the data directory; the ids also "
+                             "stand in the headers of the log's segments");
 }
 
 static t4_status
 identity_read(struct node *n, struct env_file *file, const char *path, struct error *error)
 {
     struct env *env = n->options.env;
-    char text[FILE_MAX + 1];
-    struct env_stat now, written;
+    char text[FILE_MAX];
+    struct env_stat now, written = {0};
     size_t got = 0;
     t4_status status = env->pread(env->state, file, text, FILE_MAX, 0, &got, error);
 
@@ -148,8 +147,7 @@ identity_read(struct node *n, struct env_file *file, const char *path, struct er
         status = env->stat(env->state, path, &now, error);
     if (status != T4_OK)
         return status;
-    text[got] = '\0';
-    status = identity_parse(n, text, &written, error);
+    status = identity_parse(n, slice_of(text, got), &written, error);
     if (status != T4_OK)
         return status;
     if (now.inode == written.inode && now.device == written.device)
