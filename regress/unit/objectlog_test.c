@@ -1,10 +1,11 @@
 /*
  * objectlog_test.c - the log in the object store: formats, the protocol, leaders that overlap.
  *
- * The store is regress/plugins/test_store.c: in memory, with lost answers and requests that
- * arrive late.  The seeded test runs several servers at once that take over from each other
- * all the time; every append that was answered must be in the chain in the end, with its
- * bytes, at its index.  The scripted tests fix the interleavings that the models found.
+ * The store is a directory (plugins/dir) behind plugins/fault, which loses answers, refuses,
+ * throttles and carries requests out late.  The seeded test runs several servers at once that
+ * take over from each other all the time; every append that was answered must be in the chain
+ * in the end, with its bytes, at its index.  The scripted tests fix the interleavings that the
+ * models found.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "objectlog/objectlog.h"
@@ -113,17 +115,27 @@ struct server {
     unsigned rounds;
 };
 
+static char folder[64]; /* of all stores of this program */
+
 static struct object_store *
 open_store(const char *name, const char *seed)
 {
-    struct plugin_setting setting = {"test_store.faults", seed};
-    struct object_options o = {.env = env_posix(), .plugin_dir = build_folder("regress/plugins"),
-                               .settings = &setting, .n_settings = 1};
+    struct plugin_setting setting[] = {
+        {"fault.seed", seed},           {"fault.error_before", "0.07"},
+        {"fault.error_after", "0.1"},   {"fault.lost", "0.07"},
+        {"fault.late", "0.1"},          {"fault.late_ms", "4"},
+        {"fault.throttle", "0.05"},
+    };
+    struct object_options o = {.env = env_posix(), .plugin_dir = build_folder("plugins"),
+                               .settings = setting,
+                               .n_settings = sizeof setting / sizeof setting[0]};
     struct object_store *s;
     struct error e;
     char url[128];
 
-    snprintf(url, sizeof url, "test_store://%s", name);
+    snprintf(url, sizeof url, "%sfile://%s/%s", seed != NULL ? "fault+" : "", folder, name);
+    if (seed == NULL)
+        o.n_settings = 0;
     if (object_open(url, &o, &s, &e) != T4_OK)
         fail_msg("%s (%s)", e.message, e.hint);
     return s;
@@ -327,8 +339,8 @@ pair_init(struct pair *p, const char *name)
 {
     p->record = mem_zalloc(sizeof *p->record);
     mutex_init(&p->record->lock);
-    server_init(&p->a, name, "0", 1);
-    server_init(&p->b, name, "0", 2);
+    server_init(&p->a, name, NULL, 1);
+    server_init(&p->b, name, NULL, 2);
     p->a.record = p->b.record = p->record;
     p->a.chance.state = 1;
     p->b.chance.state = 2;
@@ -480,5 +492,15 @@ main(void)
         cmocka_unit_test(test_leaders_that_overlap),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    char command[128];
+    int failed;
+
+    /* in memory where there is such a folder: nothing here depends on a disk */
+    snprintf(folder, sizeof folder, "%s/t4-objectlog-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    if (mkdtemp(folder) == NULL)
+        return 1;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    return system(command) == 0 ? failed : 1;
 }

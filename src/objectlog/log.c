@@ -136,14 +136,6 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct ob
 
 /* --- appending ------------------------------------------------------------------------------------ */
 
-static bool
-is_mine(struct t4_slice object, void *arg)
-{
-    struct segment s;
-
-    return segment_decode(object, &s) == T4_OK && memcmp(s.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
 /*
  * Puts the same bytes into the next slot that no lower term holds.  (chain2.pml: a 412 by a
  * lower term moves the segment to the next slot.)
@@ -157,7 +149,7 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id, str
         t4_status status;
 
         slot_key(key, c->next_slot);
-        status = objectlog_put(c, key, buffer_slice(body), NULL, is_mine, put_id, SETTLE,
+        status = objectlog_put(c, key, buffer_slice(body), NULL, objectlog_is_my_segment, put_id, SETTLE,
                            &c->object, NULL, error);
         if (status == T4_OK) {
             c->next_slot++;

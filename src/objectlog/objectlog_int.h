@@ -70,6 +70,10 @@ t4_status objectlog_put(struct objectlog *c, const char *key, struct t4_slice bo
                     void *arg, enum persistence how, struct buffer *current,
                     struct tag *new_tag, struct error *error);
 
+/* For objectlog_put(): the object carries this put id. */
+bool objectlog_is_my_lock(struct t4_slice object, void *put_id);
+bool objectlog_is_my_manifest(struct t4_slice object, void *put_id);
+bool objectlog_is_my_segment(struct t4_slice object, void *put_id);
 void objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES]);
 t4_status objectlog_read_lock(struct objectlog *c, struct error *error);
 t4_status objectlog_read_manifest(struct objectlog *c, struct error *error);

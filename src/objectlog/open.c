@@ -179,22 +179,6 @@ objectlog_manifest(const struct objectlog *c)
 /* --- bootstrap ------------------------------------------------------------------------------ */
 
 static bool
-is_my_lock(struct t4_slice object, void *arg)
-{
-    struct lock_object l;
-
-    return lock_decode(object, &l) == T4_OK && memcmp(l.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
-static bool
-is_my_manifest(struct t4_slice object, void *arg)
-{
-    struct manifest_object m;
-
-    return manifest_decode(object, &m) == T4_OK && memcmp(m.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
-static bool
 is_same(struct t4_slice object, void *arg)
 {
     return slice_equal(object, buffer_slice(arg));
@@ -216,7 +200,7 @@ create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage, enum com
     objectlog_new_put_id(c, l.put_id);
     strncpy(l.address, c->options.address, sizeof l.address - 1);
     lock_encode(&c->scratch, &l);
-    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), NULL, is_my_lock, l.put_id, TRY,
+    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), NULL, objectlog_is_my_lock, l.put_id, TRY,
                        &c->object, &c->leader_tag, error);
     if (status != T4_OK)
         return status;
@@ -237,7 +221,7 @@ create_manifest(struct objectlog *c, struct error *error)
 
     objectlog_new_put_id(c, m.put_id);
     manifest_encode(&c->scratch, &m);
-    status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), NULL, is_my_manifest,
+    status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), NULL, objectlog_is_my_manifest,
                        m.put_id, TRY, &c->object, &c->manifest_tag, error);
     if (status != T4_OK)
         return status;

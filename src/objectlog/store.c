@@ -147,6 +147,32 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const 
     }
 }
 
+/* --- whose body is it? ----------------------------------------------------------------------- */
+
+bool
+objectlog_is_my_lock(struct t4_slice object, void *put_id)
+{
+    struct lock_object l;
+
+    return lock_decode(object, &l) == T4_OK && memcmp(l.put_id, put_id, PUT_ID_BYTES) == 0;
+}
+
+bool
+objectlog_is_my_manifest(struct t4_slice object, void *put_id)
+{
+    struct manifest_object m;
+
+    return manifest_decode(object, &m) == T4_OK && memcmp(m.put_id, put_id, PUT_ID_BYTES) == 0;
+}
+
+bool
+objectlog_is_my_segment(struct t4_slice object, void *put_id)
+{
+    struct segment s;
+
+    return segment_decode(object, &s) == T4_OK && memcmp(s.put_id, put_id, PUT_ID_BYTES) == 0;
+}
+
 void
 objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES])
 {

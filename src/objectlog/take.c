@@ -27,14 +27,6 @@ deposed(struct objectlog *c, uint64_t term, struct error *error)
 
 /* --- compare-and-swap ------------------------------------------------------------------------ */
 
-static bool
-lock_is_mine(struct t4_slice object, void *arg)
-{
-    struct lock_object l;
-
-    return lock_decode(object, &l) == T4_OK && memcmp(l.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
 t4_status
 objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum persistence how,
           struct error *error)
@@ -45,7 +37,7 @@ objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum pe
     l.counter = c->leader.counter + 1;
     objectlog_new_put_id(c, l.put_id);
     lock_encode(&c->scratch, &l);
-    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), &c->leader_tag, lock_is_mine,
+    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), &c->leader_tag, objectlog_is_my_lock,
                        l.put_id, how, &c->object, &c->leader_tag, error);
     if (status == T4_OK) {
         c->leader = l;
@@ -63,14 +55,6 @@ objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum pe
     return status;
 }
 
-static bool
-manifest_is_mine(struct t4_slice object, void *arg)
-{
-    struct manifest_object m;
-
-    return manifest_decode(object, &m) == T4_OK && memcmp(m.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
 t4_status
 objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next, struct error *error)
 {
@@ -81,7 +65,7 @@ objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
     objectlog_new_put_id(c, m.put_id);
     manifest_encode(&c->scratch, &m);
     status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), &c->manifest_tag,
-                       manifest_is_mine, m.put_id, TRY, &c->object, &c->manifest_tag, error);
+                       objectlog_is_my_manifest, m.put_id, TRY, &c->object, &c->manifest_tag, error);
     if (status == T4_OK) {
         c->manifest = m;
     } else if (status == T4_E_PRECONDITION) {
@@ -165,14 +149,6 @@ find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error
     return status;
 }
 
-static bool
-segment_is_mine(struct t4_slice object, void *arg)
-{
-    struct segment s;
-
-    return segment_decode(object, &s) == T4_OK && memcmp(s.put_id, arg, PUT_ID_BYTES) == 0;
-}
-
 static t4_status
 put_fence(struct objectlog *c, uint64_t slot, struct error *error)
 {
@@ -192,7 +168,7 @@ put_fence(struct objectlog *c, uint64_t slot, struct error *error)
         buffer_clear(&c->scratch);
         segment_encode(&c->scratch, &fence);
         slot_key(key, slot);
-        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL, segment_is_mine,
+        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL, objectlog_is_my_segment,
                            fence.put_id, TRY, &c->object, NULL, error);
         if (status == T4_OK) {
             c->fence_slot = slot;
