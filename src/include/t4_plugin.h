@@ -252,6 +252,7 @@ struct t4_store_open {
  *  - DENIED: credentials or permissions, the hint says which; BUSY: throttled, try later;
  *    NOSPACE: quota.
  *  - No secret goes into a message.
+ *  - The call may be NULL (a wrapper's own requests): the host's functions take that.
  */
 #define T4_TO_THE_END UINT64_MAX
 struct t4_object_ops {

@@ -2,6 +2,7 @@
  * main.c - the program t4: its commands.
  *
  *   t4 run       serves (run.c)
+ *   t4 plugin    lists and checks plugins (plugin_command.c)
  *   t4 version   says what this build is made of
  *   t4 help      says what there is
  *
@@ -16,6 +17,7 @@
 #include "include/t4_plugin.h"
 #include "node/node.h"
 #include "server/options.h"
+#include "server/plugin_command.h"
 #include "server/run.h"
 
 extern char **environ;
@@ -26,8 +28,9 @@ static const char usage[] =
     "Usage: t4 COMMAND [--FLAG=VALUE]...\n"
     "\n"
     "  run            serve one data directory to etcd clients\n"
+    "  plugin         list plugins, or check one (t4 plugin check)\n"
     "  version        print the version and what this build is made of\n"
-    "  help [run]     print this (t4 help), or the flags of a command (t4 help run)\n"
+    "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
     "\n"
     "Try: t4 run --data-dir=./t4-data\n"
     "     etcdctl --endpoints=127.0.0.1:3379 put greeting hello\n";
@@ -61,8 +64,13 @@ help(int argc, char *const *argv)
         run_options_table(stdout);
         return EXIT_OK;
     }
+    if (strcmp(argv[0], "plugin") == 0 && argc == 1) {
+        plugin_command_help(stdout);
+        return EXIT_OK;
+    }
     fprintf(stderr,
-            "t4 help: there is no help about \"%.64s\"\n  write t4 help or t4 help run\n",
+            "t4 help: there is no help about \"%.64s\"\n  write t4 help, t4 help run or "
+            "t4 help plugin\n",
             argv[argc - 1]);
     return EXIT_USAGE;
 }
@@ -105,6 +113,8 @@ dispatch(int argc, char *const *argv)
     }
     if (strcmp(command, "run") == 0)
         return server_run(rest, argv + 2, environ);
+    if (strcmp(command, "plugin") == 0)
+        return plugin_command(rest, argv + 2);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
         status = no_more_words("version", rest, argv + 2);
         return status == EXIT_OK ? version() : status;
