@@ -58,10 +58,23 @@ const char *
 status_text(t4_status status)
 {
     static const char *const text[] = {
-        "ok",           "not found", "already exists", "precondition failed", "busy",
-        "timed out",    "cancelled", "outcome unknown", "unavailable",        "denied",
-        "invalid",      "corrupt",   "no space left",  "out of memory",       "unsupported",
-        "internal error", "input/output error",
+        "ok",
+        "not found",
+        "already exists",
+        "precondition failed",
+        "busy",
+        "timed out",
+        "cancelled",
+        "outcome unknown",
+        "unavailable",
+        "denied",
+        "invalid",
+        "corrupt",
+        "no space left",
+        "out of memory",
+        "unsupported",
+        "internal error",
+        "input/output error",
     };
     unsigned i = status <= 0 ? 0u - (unsigned)status : sizeof text;
 

@@ -19,7 +19,7 @@ char *mem_strdup(const char *text) __attribute__((malloc, returns_nonnull));
 void mem_free(void *p);
 
 /* The struct that contains the member that `pointer` points to. */
-#define container_of(pointer, type, member)                                                  \
+#define container_of(pointer, type, member)                                              \
     ((type *)((char *)(pointer)-offsetof(type, member)))
 
 #endif

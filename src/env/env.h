@@ -25,7 +25,7 @@
 
 struct env_file; /* opaque, owned by whoever opened it */
 
-#define ENV_CREATE 1u    /* create; with EXCLUSIVE: fail with EXISTS if it is there */
+#define ENV_CREATE 1u /* create; with EXCLUSIVE: fail with EXISTS if it is there */
 #define ENV_EXCLUSIVE 2u
 #define ENV_READONLY 4u
 
@@ -41,14 +41,16 @@ struct env {
                       struct error *); /* created with mode 0600 */
     void (*close)(void *, struct env_file *);
     t4_status (*pread)(void *, struct env_file *, void *data, size_t n, uint64_t offset,
-                       size_t *got, struct error *); /* short only at the end of the file */
-    t4_status (*pwrite)(void *, struct env_file *, const void *data, size_t n, uint64_t offset,
-                        struct error *); /* all of it or an error */
+                       size_t *got,
+                       struct error *); /* short only at the end of the file */
+    t4_status (*pwrite)(void *, struct env_file *, const void *data, size_t n,
+                        uint64_t offset, struct error *); /* all of it or an error */
     t4_status (*datasync)(void *, struct env_file *, struct error *); /* fdatasync */
     t4_status (*sync)(void *, struct env_file *, struct error *);     /* fsync */
     t4_status (*truncate)(void *, struct env_file *, uint64_t size, struct error *);
     t4_status (*stat)(void *, const char *path, struct env_stat *, struct error *);
-    t4_status (*lock)(void *, struct env_file *, struct error *); /* exclusive, BUSY if held */
+    t4_status (*lock)(void *, struct env_file *,
+                      struct error *); /* exclusive, BUSY if held */
     t4_status (*rename)(void *, const char *from, const char *to, struct error *);
     t4_status (*unlink)(void *, const char *path, struct error *);
     t4_status (*mkdir)(void *, const char *path, struct error *); /* 0700; EXISTS is OK */

@@ -10,10 +10,10 @@
 
 struct workers {
     struct mutex lock;
-    struct condition work;   /* [lock] a job is queued, or stopping */
+    struct condition work;    /* [lock] a job is queued, or stopping */
     struct job *head, **tail; /* [lock] */
-    uint32_t idle;           /* [lock] threads that wait */
-    bool stopping;           /* [lock] */
+    uint32_t idle;            /* [lock] threads that wait */
+    bool stopping;            /* [lock] */
     uint32_t n;
     struct thread thread[];
 };

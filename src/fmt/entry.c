@@ -87,7 +87,8 @@ entry_next(struct byte_reader *r, struct mutation *m)
     m->space = reader_u8(r);
     m->flags = reader_u8(r);
     m->key = reader_counted(r);
-    if (m->space != SPACE_KEYS && m->space != SPACE_SYSTEM && m->space != SPACE_ATTACHMENTS)
+    if (m->space != SPACE_KEYS && m->space != SPACE_SYSTEM &&
+        m->space != SPACE_ATTACHMENTS)
         r->bad = true;
     if (m->flags & ~MUTATION_TOMBSTONE)
         r->bad = true;

@@ -16,19 +16,20 @@
 
 #include "base/buffer.h"
 
-#define SPACE_KEYS 'k'        /* user keys, stamp = revision */
-#define SPACE_SYSTEM 's'      /* leases, later users, scripts, settings; stamp = index */
-#define SPACE_ATTACHMENTS 'l' /* lease id (8 bytes big endian) + user key; stamp = index */
+#define SPACE_KEYS 'k'   /* user keys, stamp = revision */
+#define SPACE_SYSTEM 's' /* leases, later users, scripts, settings; stamp = index */
+#define SPACE_ATTACHMENTS                                                                \
+    'l' /* lease id (8 bytes big endian) + user key; stamp = index */
 
 #define MUTATION_TOMBSTONE 1u
 
 enum entry_kind { ENTRY_NORMAL = 1, ENTRY_COMPACTION = 2 };
 
 struct entry {
-    uint64_t index;           /* grows by one per entry, the first is 1 */
+    uint64_t index; /* grows by one per entry, the first is 1 */
     uint64_t term;
-    int64_t revision;         /* of the store after this entry */
-    uint64_t time_ms;         /* wall clock, never decreasing; serves history only */
+    int64_t revision; /* of the store after this entry */
+    uint64_t time_ms; /* wall clock, never decreasing; serves history only */
     enum entry_kind kind;
     int64_t compact_revision; /* ENTRY_COMPACTION: new compacted revision */
     uint32_t mutations;       /* how many follow */
@@ -38,7 +39,8 @@ struct mutation {
     uint8_t space;
     uint8_t flags; /* MUTATION_TOMBSTONE */
     struct t4_slice key, value;
-    int64_t create_revision, version, lease; /* zero outside of SPACE_KEYS and in tombstones */
+    int64_t create_revision, version,
+        lease; /* zero outside of SPACE_KEYS and in tombstones */
 };
 
 /* Appends head and mutations; call entry_add() exactly `mutations` times after the head. */

@@ -17,7 +17,7 @@
 #define HASH_BYTES 32
 #define ADDRESS_BYTES 256
 #define LOCATION_BYTES 1024
-#define WINDOW_MAX 4 /* WMAX of the chain: a constant of the format */
+#define WINDOW_MAX 4                 /* WMAX of the chain: a constant of the format */
 #define OBJECT_TEXT_MAX (64u * 1024) /* no text object is longer */
 
 enum commit_rule { RULE_OBJECT = 1, RULE_LOCAL = 2 };
@@ -34,22 +34,22 @@ struct lock_object {
     uint64_t counter;
     uint8_t put_id[PUT_ID_BYTES];
     uint64_t term;
-    uint64_t holder;              /* incarnation of its data directory */
-    char address[ADDRESS_BYTES];  /* where clients reach it; for messages only */
+    uint64_t holder;             /* incarnation of its data directory */
+    char address[ADDRESS_BYTES]; /* where clients reach it; for messages only */
     enum commit_rule rule;
-    uint64_t lease_ms;            /* of the holder; 0: none in use */
-    bool released;                /* given up with everything acknowledged in the chain: */
+    uint64_t lease_ms; /* of the holder; 0: none in use */
+    bool released;     /* given up with everything acknowledged in the chain: */
     uint64_t released_index;
     int64_t released_revision;
-    char moved[LOCATION_BYTES];   /* not empty: the store was moved there, never take it */
+    char moved[LOCATION_BYTES]; /* not empty: the store was moved there, never take it */
 };
 
 /* Where reading of the chain begins, with what a reader must know of what lies below. */
 struct chain_floor {
     uint64_t next_slot;
-    uint64_t term;              /* highest seen below */
-    uint8_t hash[HASH_BYTES];   /* of the last accepted data segment; zeros: none */
-    uint64_t last_index;        /* of that segment */
+    uint64_t term;            /* highest seen below */
+    uint8_t hash[HASH_BYTES]; /* of the last accepted data segment; zeros: none */
+    uint64_t last_index;      /* of that segment */
 };
 
 /* `manifest/latest` */

@@ -93,7 +93,8 @@ record_key_decode(struct t4_slice key, struct buffer *scratch, struct t4_slice *
 }
 
 void
-record_value_encode(struct buffer *out, struct t4_slice encoded_key, const struct version *v)
+record_value_encode(struct buffer *out, struct t4_slice encoded_key,
+                    const struct version *v)
 {
     size_t start = out->len;
     uint32_t crc;

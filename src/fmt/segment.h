@@ -13,7 +13,8 @@
 
 #include "fmt/objects.h"
 
-#define SEGMENT_RAW_MAX (64u * 1024 * 1024) /* entries before compression; a single larger
+#define SEGMENT_RAW_MAX                                                                  \
+    (64u * 1024 * 1024) /* entries before compression; a single larger
                                                entry makes a segment of its own up to this */
 #define SEGMENT_OBJECT_MAX (SEGMENT_RAW_MAX + SEGMENT_RAW_MAX / 128 + 4096)
 
@@ -22,12 +23,13 @@ struct segment {
     uint64_t term, writer; /* writer: incarnation of its data directory */
     uint8_t put_id[PUT_ID_BYTES];
     bool fence;
-    enum commit_rule rule;  /* in force when it was written */
+    enum commit_rule rule; /* in force when it was written */
     uint64_t first_index, last_index;
-    uint64_t committed;     /* index known to be committed to the writer */
-    uint8_t previous[HASH_BYTES]; /* SHA-256 of the previous accepted data segment's object */
-    uint32_t raw_bytes;     /* of the entries before compression */
-    struct t4_slice payload; /* compressed entries */
+    uint64_t committed; /* index known to be committed to the writer */
+    uint8_t
+        previous[HASH_BYTES]; /* SHA-256 of the previous accepted data segment's object */
+    uint32_t raw_bytes;       /* of the entries before compression */
+    struct t4_slice payload;  /* compressed entries */
 };
 
 /* `s->payload` is appended as it is. */

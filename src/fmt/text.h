@@ -17,7 +17,8 @@
 void text_begin(struct buffer *out, const char *kind, unsigned format);
 void text_u64(struct buffer *out, const char *name, uint64_t v); /* decimal */
 void text_hex(struct buffer *out, const char *name, uint64_t v); /* 16 digits */
-void text_bytes(struct buffer *out, const char *name, const uint8_t *data, size_t n); /* hex */
+void text_bytes(struct buffer *out, const char *name, const uint8_t *data,
+                size_t n); /* hex */
 /* Control characters in the value are left out. */
 void text_string(struct buffer *out, const char *name, const char *value);
 void text_end(struct buffer *out);

@@ -65,7 +65,8 @@ struct t4_snap;
 struct t4_iter;
 
 /* True if table *p is long enough to hold member m and the member is set. */
-#define T4_HAS(p, m) (offsetof(__typeof__(*(p)), m) + sizeof((p)->m) <= (p)->size && (p)->m)
+#define T4_HAS(p, m)                                                                     \
+    (offsetof(__typeof__(*(p)), m) + sizeof((p)->m) <= (p)->size && (p)->m)
 
 #define T4_LOG_ERROR 1
 #define T4_LOG_WARN 2
@@ -77,7 +78,8 @@ struct t4_host {
     uint32_t size;
     uint16_t abi_major, abi_minor;
     const char *version; /* of the server, for messages */
-    void *(*alloc)(const struct t4_host *, size_t n); /* counted per plugin; NULL: none left */
+    void *(*alloc)(const struct t4_host *,
+                   size_t n); /* counted per plugin; NULL: none left */
     void (*free)(const struct t4_host *, void *p);
     void (*log)(const struct t4_host *, int32_t level, const char *message);
     /*
@@ -165,8 +167,8 @@ struct t4_engine_ops {
     t4_status (*open)(void *plugin, struct t4_call *, struct t4_slice dir,
                       struct t4_engine **);
     void (*close)(struct t4_engine *);
-    t4_status (*write)(struct t4_engine *, struct t4_call *, const struct t4_op *, size_t n,
-                       uint64_t flushed);
+    t4_status (*write)(struct t4_engine *, struct t4_call *, const struct t4_op *,
+                       size_t n, uint64_t flushed);
     t4_status (*sync)(struct t4_engine *, struct t4_call *);
     t4_status (*flushed)(struct t4_engine *, uint64_t *);
     t4_status (*snap)(struct t4_engine *, struct t4_snap **);
@@ -176,8 +178,10 @@ struct t4_engine_ops {
     /* First key >= `key` (seek), the one after or before the current; NOTFOUND = end. */
     t4_status (*seek)(struct t4_iter *, struct t4_slice key, struct t4_slice *out_key,
                       struct t4_slice *out_value);
-    t4_status (*next)(struct t4_iter *, struct t4_slice *out_key, struct t4_slice *out_value);
-    t4_status (*prev)(struct t4_iter *, struct t4_slice *out_key, struct t4_slice *out_value);
+    t4_status (*next)(struct t4_iter *, struct t4_slice *out_key,
+                      struct t4_slice *out_value);
+    t4_status (*prev)(struct t4_iter *, struct t4_slice *out_key,
+                      struct t4_slice *out_value);
     void (*iter_end)(struct t4_iter *);
     t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
 };
@@ -192,7 +196,7 @@ struct t4_store; /* the plugin's handle, opaque to the host */
 
 struct t4_put {
     uint32_t size;
-    uint32_t condition;       /* T4_PUT_* */
+    uint32_t condition; /* T4_PUT_* */
     struct t4_slice key, body;
     struct t4_slice if_match; /* a tag as it was received */
 };
@@ -214,7 +218,8 @@ struct t4_object_info {
 /* Receives bytes in order; anything but T4_OK ends the call with that status. */
 typedef t4_status t4_sink_fn(void *arg, struct t4_slice part);
 /* Receives one object of a listing; anything but T4_OK ends the call with that status. */
-typedef t4_status t4_list_fn(void *arg, struct t4_slice key, const struct t4_object_info *);
+typedef t4_status t4_list_fn(void *arg, struct t4_slice key,
+                             const struct t4_object_info *);
 
 struct t4_object_ops;
 struct t4_store_open {
@@ -228,7 +233,7 @@ struct t4_store_open {
 
 #define T4_OBJECT_IF_ABSENT 1u /* caps: conditions are honoured, atomically */
 #define T4_OBJECT_IF_MATCH 2u
-#define T4_OBJECT_WRAPS 4u     /* works on an inner store: "<role>+<inner url>" */
+#define T4_OBJECT_WRAPS 4u /* works on an inner store: "<role>+<inner url>" */
 
 /*
  * Contract of an object store
@@ -288,10 +293,10 @@ struct t4_role {
 };
 
 struct t4_plugin {
-    uint32_t magic, size;            /* these four lines first, for ever: */
-    uint16_t abi_major, abi_minor;   /* compiled against */
-    uint16_t needs_minor;            /* oldest host it runs on */
-    uint16_t option_size;            /* sizeof(struct t4_option); they protect the rest */
+    uint32_t magic, size;          /* these four lines first, for ever: */
+    uint16_t abi_major, abi_minor; /* compiled against */
+    uint16_t needs_minor;          /* oldest host it runs on */
+    uint16_t option_size;          /* sizeof(struct t4_option); they protect the rest */
     const char *name, *version, *license, *summary;
     const struct t4_option *options;
     size_t n_options;
@@ -303,10 +308,10 @@ struct t4_plugin {
     void (*unload)(void *plugin);
 };
 
-#define T4_PLUGIN_HEAD(plugin_name, plugin_version, needs)                                   \
-    .magic = T4_PLUGIN_MAGIC, .size = (uint32_t)sizeof(struct t4_plugin),                    \
-    .abi_major = T4_ABI_MAJOR, .abi_minor = T4_ABI_MINOR, .needs_minor = (needs),            \
-    .option_size = (uint16_t)sizeof(struct t4_option), .name = (plugin_name),                \
+#define T4_PLUGIN_HEAD(plugin_name, plugin_version, needs)                               \
+    .magic = T4_PLUGIN_MAGIC, .size = (uint32_t)sizeof(struct t4_plugin),                \
+    .abi_major = T4_ABI_MAJOR, .abi_minor = T4_ABI_MINOR, .needs_minor = (needs),        \
+    .option_size = (uint16_t)sizeof(struct t4_option), .name = (plugin_name),            \
     .version = (plugin_version)
 
 #define T4_PLUGIN_EXPORT __attribute__((visibility("default")))

@@ -16,7 +16,7 @@
 struct lease_table {
     uint64_t hash_seed;
     struct lease **bucket;
-    uint64_t buckets; /* power of two */
+    uint64_t buckets;    /* power of two */
     struct lease **heap; /* heap[0] expires first */
     uint64_t n, heap_capacity;
 };
@@ -97,7 +97,8 @@ heap_down(struct lease_table *t, uint64_t i)
 
         if (child >= t->n)
             break;
-        if (child + 1 < t->n && t->heap[child + 1]->expires_ns < t->heap[child]->expires_ns)
+        if (child + 1 < t->n &&
+            t->heap[child + 1]->expires_ns < t->heap[child]->expires_ns)
             child++;
         if (t->heap[child]->expires_ns >= l->expires_ns)
             break;
@@ -138,7 +139,8 @@ expiry(uint64_t now_ns, int64_t seconds)
 }
 
 struct lease *
-lease_add(struct lease_table *t, int64_t id, int64_t ttl, int64_t remaining, uint64_t now_ns)
+lease_add(struct lease_table *t, int64_t id, int64_t ttl, int64_t remaining,
+          uint64_t now_ns)
 {
     struct lease *l = mem_zalloc(sizeof *l), **b;
 

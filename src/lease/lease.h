@@ -23,16 +23,16 @@
 
 #include "base/buffer.h"
 
-#define LEASE_TTL_MIN 2             /* seconds; etcd: 1.5 election timeouts, rounded up */
-#define LEASE_TTL_MAX 9000000000    /* seconds, etcd's bound */
-#define LEASE_REMAINDER_MIN 300     /* seconds: shorter leases log no remainder */
+#define LEASE_TTL_MIN 2          /* seconds; etcd: 1.5 election timeouts, rounded up */
+#define LEASE_TTL_MAX 9000000000 /* seconds, etcd's bound */
+#define LEASE_REMAINDER_MIN 300  /* seconds: shorter leases log no remainder */
 
 struct lease {
     int64_t id;
     int64_t ttl;              /* granted, seconds */
     int64_t logged_remaining; /* seconds; equals ttl if nothing less is logged */
     uint64_t expires_ns;
-    uint64_t release_index;   /* entry up to which all is published when its time begins */
+    uint64_t release_index; /* entry up to which all is published when its time begins */
     uint32_t heap_index;
     struct lease *hash_next;
 };

@@ -32,7 +32,8 @@ arena_alloc(struct memtable *t, size_t n)
         c = mem_alloc(sizeof *c + capacity);
         c->used = 0;
         c->capacity = capacity;
-        if (capacity == n && t->chunks != NULL) { /* full: what is left of the current one stays */
+        if (capacity == n &&
+            t->chunks != NULL) { /* full: what is left of the current one stays */
             c->older = t->chunks->older;
             t->chunks->older = c;
         } else {

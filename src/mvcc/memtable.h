@@ -45,8 +45,8 @@ struct memtable {
     _Atomic(struct memtable_key *) *bucket;
     struct memtable_key *head; /* before the first key, full height */
     _Atomic uint64_t keys;
-    _Atomic uint64_t bytes;    /* of arena used */
-    uint64_t random;           /* [writer] for heights */
+    _Atomic uint64_t bytes;     /* of arena used */
+    uint64_t random;            /* [writer] for heights */
     struct arena_chunk *chunks; /* [writer] newest first */
     /* of the newest entry in it; [writer] until frozen, then constant */
     uint64_t last_index, time_ms;

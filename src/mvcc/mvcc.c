@@ -23,8 +23,8 @@ mvcc_state_key(void)
 }
 
 void
-mvcc_state_encode(struct buffer *out, const struct mvcc *m, uint64_t index, int64_t revision,
-                  uint64_t time_ms)
+mvcc_state_encode(struct buffer *out, const struct mvcc *m, uint64_t index,
+                  int64_t revision, uint64_t time_ms)
 {
     size_t start = out->len;
 
@@ -45,10 +45,12 @@ state_decode(struct mvcc *m, struct t4_slice value, struct mvcc_state *state,
     uint64_t cluster_id, lineage;
 
     if (value.len != STATE_BYTES || reader_u8(&r) != STATE_FORMAT ||
-        crc32c(0, value.data, STATE_BYTES - 4) != get_u32le(value.data + STATE_BYTES - 4)) {
+        crc32c(0, value.data, STATE_BYTES - 4) !=
+            get_u32le(value.data + STATE_BYTES - 4)) {
         error_set(error, T4_E_CORRUPT, "the storage engine's state record is damaged");
-        return error_hint(error, "stop the server and delete the engine's folder: the log "
-                                 "brings everything back");
+        return error_hint(error,
+                          "stop the server and delete the engine's folder: the log "
+                          "brings everything back");
     }
     state->flushed = reader_u64(&r);
     state->revision = (int64_t)reader_u64(&r);
@@ -56,14 +58,16 @@ state_decode(struct mvcc *m, struct t4_slice value, struct mvcc_state *state,
     cluster_id = reader_u64(&r);
     lineage = reader_u64(&r);
     if (cluster_id != m->options.cluster_id || lineage != m->options.lineage) {
-        error_set(error, T4_E_INVALID,
-                  "the storage engine belongs to cluster %016llx (lineage %016llx), the data "
-                  "directory to %016llx (%016llx)",
-                  (unsigned long long)cluster_id, (unsigned long long)lineage,
-                  (unsigned long long)m->options.cluster_id,
-                  (unsigned long long)m->options.lineage);
-        return error_hint(error, "the engine's folder was copied from another data directory: "
-                                 "delete it and the log brings everything back");
+        error_set(
+            error, T4_E_INVALID,
+            "the storage engine belongs to cluster %016llx (lineage %016llx), the data "
+            "directory to %016llx (%016llx)",
+            (unsigned long long)cluster_id, (unsigned long long)lineage,
+            (unsigned long long)m->options.cluster_id,
+            (unsigned long long)m->options.lineage);
+        return error_hint(error,
+                          "the engine's folder was copied from another data directory: "
+                          "delete it and the log brings everything back");
     }
     return T4_OK;
 }
@@ -92,12 +96,14 @@ state_read(struct mvcc *m, struct mvcc_state *state, struct error *error)
     engine_snap_end(m->options.engine, snap);
     if (status == T4_OK && engine_flushed(m->options.engine, &flushed) == T4_OK &&
         flushed != state->flushed) {
-        status = error_set(error, T4_E_CORRUPT,
-                           "the storage engine says it holds the log up to %llu, its state "
-                           "record says %llu",
-                           (unsigned long long)flushed, (unsigned long long)state->flushed);
-        error_hint(error, "stop the server and delete the engine's folder: the log brings "
-                          "everything back");
+        status =
+            error_set(error, T4_E_CORRUPT,
+                      "the storage engine says it holds the log up to %llu, its state "
+                      "record says %llu",
+                      (unsigned long long)flushed, (unsigned long long)state->flushed);
+        error_hint(error,
+                   "stop the server and delete the engine's folder: the log brings "
+                   "everything back");
     }
     return status;
 }
@@ -235,7 +241,8 @@ mvcc_entry_done(struct mvcc *m, uint64_t index, int64_t revision, uint64_t time_
     m->active->last_index = index;
     m->active->last_revision = revision;
     m->active->time_ms = time_ms;
-    atomic_store_explicit(&m->active_bytes, memtable_bytes(m->active), memory_order_relaxed);
+    atomic_store_explicit(&m->active_bytes, memtable_bytes(m->active),
+                          memory_order_relaxed);
     if (memtable_bytes(m->active) >= m->options.memtable_bytes)
         freeze(m);
     return m->active != before;
@@ -315,7 +322,8 @@ mvcc_read_end(struct mvcc_reader *r)
 
 /* Newest version of ikey at or below `stamp` in the engine. */
 static t4_status
-engine_version(struct mvcc_reader *r, struct t4_slice ikey, uint64_t stamp, struct version *v)
+engine_version(struct mvcc_reader *r, struct t4_slice ikey, uint64_t stamp,
+               struct version *v)
 {
     struct engine *e = r->mvcc->options.engine;
     struct t4_slice key, value, found;

@@ -39,20 +39,21 @@ struct memtable_key;
 struct mvcc_view;
 
 struct mvcc_options {
-    struct env *env;           /* clock and chance; NULL: env_posix() */
-    struct engine *engine;     /* stays the caller's */
+    struct env *env;              /* clock and chance; NULL: env_posix() */
+    struct engine *engine;        /* stays the caller's */
     uint64_t cluster_id, lineage; /* must match what the engine says of itself */
-    uint64_t memtable_bytes;   /* freeze at this size; 16 MiB by default */
-    uint32_t flush_slice;      /* versions per slice, 2,000 to 8,000 */
-    uint64_t flush_pause_ns;   /* between slices, so that the log's fdatasync does not suffer */
+    uint64_t memtable_bytes;      /* freeze at this size; 16 MiB by default */
+    uint32_t flush_slice;         /* versions per slice, 2,000 to 8,000 */
+    uint64_t
+        flush_pause_ns; /* between slices, so that the log's fdatasync does not suffer */
     struct metrics *metrics;
 };
 
 /* What the engine holds: everything up to log index `flushed`. */
 struct mvcc_state {
-    uint64_t flushed;  /* 0: an empty engine */
-    int64_t revision;  /* the store's after that entry; 1 for an empty engine */
-    uint64_t time_ms;  /* of that entry */
+    uint64_t flushed; /* 0: an empty engine */
+    int64_t revision; /* the store's after that entry; 1 for an empty engine */
+    uint64_t time_ms; /* of that entry */
 };
 
 /*
@@ -99,12 +100,13 @@ uint64_t mvcc_flushed_index(struct mvcc *m);
 struct mvcc_reader {
     struct mvcc *mvcc;
     struct mvcc_view *view;
-    struct t4_snap *snap;  /* the engine's, taken after the view */
-    struct t4_iter *iter;  /* of the walk, opened at the first need */
+    struct t4_snap *snap;     /* the engine's, taken after the view */
+    struct t4_iter *iter;     /* of the walk, opened at the first need */
     struct t4_iter *get_iter; /* of point reads, so that they do not disturb a walk */
-    struct buffer scratch; /* encoded keys */
-    struct buffer key;     /* decoded keys */
-    const struct memtable *overlay; /* newest of all, or NULL (a transaction's own writes) */
+    struct buffer scratch;    /* encoded keys */
+    struct buffer key;        /* decoded keys */
+    const struct memtable
+        *overlay; /* newest of all, or NULL (a transaction's own writes) */
 };
 
 /* Begins a read; end it soon: a held reader keeps the engine from reusing space. */
@@ -128,7 +130,8 @@ struct mvcc_walk {
     struct mvcc_reader *reader;
     struct t4_slice hi; /* borrowed */
     uint64_t stamp;
-    const struct memtable_key *source[MVCC_SOURCES_MAX]; /* current key of each, newest first */
+    const struct memtable_key
+        *source[MVCC_SOURCES_MAX]; /* current key of each, newest first */
     uint32_t sources;
     struct t4_slice engine_ikey; /* current record of the engine; data NULL: at its end */
     struct t4_slice engine_value;

@@ -23,12 +23,12 @@ struct mvcc_job {
     struct memtable *flushing;       /* NULL: none */
     const struct memtable_key *next; /* first key not yet written */
     uint64_t flush_began_ns;
-    bool flush_stuck;                /* the newest slice of a flush found no space */
+    bool flush_stuck; /* the newest slice of a flush found no space */
     bool compacting;
-    bool compaction_next;            /* a flush is done: a compaction has its turn */
-    int64_t compact_to;              /* revision of the running compaction */
-    struct buffer position;          /* encoded key from which the compaction goes on */
-    struct buffer keys, values;      /* bytes of the slice's operations */
+    bool compaction_next;       /* a flush is done: a compaction has its turn */
+    int64_t compact_to;         /* revision of the running compaction */
+    struct buffer position;     /* encoded key from which the compaction goes on */
+    struct buffer keys, values; /* bytes of the slice's operations */
     struct t4_op *op;
     size_t n_ops, op_capacity;
 };
@@ -36,18 +36,18 @@ struct mvcc_job {
 struct mvcc {
     struct mvcc_options options;
     uint64_t hash_seed;
-    struct memtable *active;           /* [commit role] newest of view */
-    struct mutex view_lock;            /* leaf */
-    struct mvcc_view *view;            /* [view_lock] */
-    _Atomic uint64_t committed;        /* published index */
-    _Atomic int64_t compacted;         /* published compacted revision */
-    _Atomic uint64_t flushed;          /* engine holds everything up to here */
+    struct memtable *active;    /* [commit role] newest of view */
+    struct mutex view_lock;     /* leaf */
+    struct mvcc_view *view;     /* [view_lock] */
+    _Atomic uint64_t committed; /* published index */
+    _Atomic int64_t compacted;  /* published compacted revision */
+    _Atomic uint64_t flushed;   /* engine holds everything up to here */
     _Atomic int64_t flushed_revision;
-    _Atomic int64_t compact_wanted;    /* revision to compact to, physically */
+    _Atomic int64_t compact_wanted; /* revision to compact to, physically */
     _Atomic int64_t compact_done;
     _Atomic uint64_t frozen_bytes, active_bytes;
     _Atomic uint32_t frozen_count;
-    struct mvcc_job job;               /* [engine thread] */
+    struct mvcc_job job; /* [engine thread] */
 };
 
 void memtable_unref(struct memtable *t);

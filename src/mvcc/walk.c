@@ -15,7 +15,8 @@
 
 /* Takes over what the engine's cursor stands on; ends the source outside of the range. */
 static t4_status
-engine_at(struct mvcc_walk *w, t4_status status, struct t4_slice key, struct t4_slice value)
+engine_at(struct mvcc_walk *w, t4_status status, struct t4_slice key,
+          struct t4_slice value)
 {
     w->engine_ikey = slice_of(NULL, 0);
     if (status == T4_E_NOTFOUND)

@@ -57,8 +57,8 @@ slice_put(struct mvcc_job *job, struct t4_slice ikey, const struct version *v)
     record_key_encode(&job->keys, ikey, v->stamp);
     op->key.len = job->keys.len - at;
     at = job->values.len;
-    record_value_encode(&job->values, slice_of(job->keys.data + (uintptr_t)op->key.data,
-                                               op->key.len), v);
+    record_value_encode(
+        &job->values, slice_of(job->keys.data + (uintptr_t)op->key.data, op->key.len), v);
     op->value.len = job->values.len - at;
 }
 
@@ -163,7 +163,8 @@ flush_done(struct mvcc *m)
     if (m->options.metrics != NULL) {
         metric_add(m->options.metrics, METRIC_FLUSHES, 1);
         metric_observe(m->options.metrics, METRIC_FLUSH_SECONDS,
-                       m->options.env->boot_ns(m->options.env->state) - m->job.flush_began_ns);
+                       m->options.env->boot_ns(m->options.env->state) -
+                           m->job.flush_began_ns);
     }
     return T4_OK;
 }
@@ -202,7 +203,8 @@ flush_slice(struct mvcc *m, struct error *error)
     if (snap != NULL)
         engine_snap_end(m->options.engine, snap);
     if (status != T4_OK)
-        return error_set(error, status, "cannot read the storage engine during a flush: %s",
+        return error_set(error, status,
+                         "cannot read the storage engine during a flush: %s",
                          status_text(status));
     if (k == NULL) {
         struct t4_op *op = slice_add(job, T4_OP_PUT);
@@ -287,12 +289,15 @@ scan_record(struct mvcc *m, struct compact_scan *s, struct t4_slice key,
     uint64_t stamp;
     struct version v;
 
-    if (!record_verify(key, value) || !record_key_decode(key, &s->scratch, &ikey, &stamp) ||
+    if (!record_verify(key, value) ||
+        !record_key_decode(key, &s->scratch, &ikey, &stamp) ||
         !record_value_decode(value, &v)) {
-        error_set(error, T4_E_CORRUPT, "a record of the storage engine is damaged "
-                                       "(found by compaction)");
-        return error_hint(error, "stop the server and delete the engine's folder: the log "
-                                 "brings everything back");
+        error_set(error, T4_E_CORRUPT,
+                  "a record of the storage engine is damaged "
+                  "(found by compaction)");
+        return error_hint(error,
+                          "stop the server and delete the engine's folder: the log "
+                          "brings everything back");
     }
     if (!slice_equal(ikey, buffer_slice(&s->ikey))) {
         t4_status status = doomed_delete(m, &s->doomed, buffer_slice(&s->ikey), error);
@@ -321,7 +326,8 @@ scan_slice(struct mvcc *m, struct compact_scan *s, bool *end, struct error *erro
     if (status == T4_OK)
         status = engine_iter(s->engine, s->snap, &s->it);
     if (status == T4_OK)
-        status = engine_seek(s->engine, s->it, buffer_slice(&m->job.position), &key, &value);
+        status =
+            engine_seek(s->engine, s->it, buffer_slice(&m->job.position), &key, &value);
     *end = false;
     for (uint32_t seen = 0; status == T4_OK; seen++) {
         if (key.data[0] != SPACE_KEYS) {
@@ -348,7 +354,8 @@ scan_slice(struct mvcc *m, struct compact_scan *s, bool *end, struct error *erro
     *end = status == T4_E_NOTFOUND;
     if (*end)
         return T4_OK;
-    return error_set(error, status, "cannot read the storage engine during a compaction: %s",
+    return error_set(error, status,
+                     "cannot read the storage engine during a compaction: %s",
                      status_text(status));
 }
 

@@ -46,10 +46,11 @@ background_space(struct node *n)
         return;
     metric_set(&n->metrics, METRIC_NOSPACE, full);
     if (full)
-        LOG_ERROR("no space left on the device: alarm NOSPACE raised, puts and grants are "
-                  "refused; reads, watches, deletes and compaction go on. Free space: the "
-                  "alarm clears by itself",
-                  "data_dir", n->data_dir, NULL);
+        LOG_ERROR(
+            "no space left on the device: alarm NOSPACE raised, puts and grants are "
+            "refused; reads, watches, deletes and compaction go on. Free space: the "
+            "alarm clears by itself",
+            "data_dir", n->data_dir, NULL);
     else
         LOG_INFO("there is space again: alarm NOSPACE cleared", NULL);
 }
@@ -167,8 +168,8 @@ engine_main(void *arg)
         case T4_E_NOTFOUND:
             /* Nothing frozen, yet a compaction waits: its freezing found no room then. */
             if (waiting > 0 && mvcc_frozen_count(n->mvcc) == 0)
-                submit_internal(n, &n->freeze_request, NODE_INTERNAL_FREEZE, FREEZE_PENDING,
-                                freeze_done);
+                submit_internal(n, &n->freeze_request, NODE_INTERNAL_FREEZE,
+                                FREEZE_PENDING, freeze_done);
             go_on = engine_sleep(n, 0);
             break;
         case T4_E_NOSPACE:

@@ -32,10 +32,10 @@
 
 #define TURN_REQUESTS 256
 #define TURN_NS 1000000u
-#define FROZEN_STALL 4u      /* frozen memtables from which on nothing is evaluated */
-#define REQUEST_BYTES 512u   /* what a waiting request takes beyond its encoded size */
+#define FROZEN_STALL 4u        /* frozen memtables from which on nothing is evaluated */
+#define REQUEST_BYTES 512u     /* what a waiting request takes beyond its encoded size */
 #define LEASE_LAG_NS 10000000u /* a publication later than this moves a lease's expiry */
-#define QUIET_NS 1000000000u /* after this the log's end is marked (I3) */
+#define QUIET_NS 1000000000u   /* after this the log's end is marked (I3) */
 
 /* --- publication ---------------------------------------------------------------------------- */
 
@@ -92,8 +92,8 @@ note_lease(struct node *n, const struct node_request *r, uint64_t now_ns)
     id = r->op == NODE_LEASE_GRANT ? r->lease_grant.id : r->lease.id;
     if (n->publish.n_late == n->publish.late_capacity) {
         n->publish.late_capacity = n->publish.late_capacity * 2 + 16;
-        n->publish.late = mem_realloc(n->publish.late, n->publish.late_capacity *
-                                                           sizeof *n->publish.late);
+        n->publish.late = mem_realloc(n->publish.late,
+                                      n->publish.late_capacity * sizeof *n->publish.late);
     }
     n->publish.late[n->publish.n_late++] = (struct late_lease){id, now_ns};
 }
@@ -334,7 +334,8 @@ node_submit(struct node *n, struct node_request *r)
                      mvcc_held_bytes(n->mvcc) >
                  n->options.backlog_bytes + n->options.memtable_bytes)
         refused = ETCD_BACKLOG_FULL;
-    if (refused == ETCD_OK) { /* from here on it is the evaluator's, and may soon be gone */
+    if (refused ==
+        ETCD_OK) { /* from here on it is the evaluator's, and may soon be gone */
         *n->queue.tail = r;
         n->queue.tail = &r->next;
         n->queue.n++;
@@ -398,7 +399,8 @@ write_group(struct node *n, struct commit_group *g, struct error *error)
     uint64_t boot_ns = n->options.env->boot_ns(n->options.env->state), synced;
     t4_status status;
 
-    if (n->options.segment_age_ns > 0 && boot_ns - n->segment_began_ns >= n->options.segment_age_ns) {
+    if (n->options.segment_age_ns > 0 &&
+        boot_ns - n->segment_began_ns >= n->options.segment_age_ns) {
         n->segment_began_ns = boot_ns;
         wal_roll(n->wal);
     }
@@ -438,7 +440,8 @@ sync_main(void *arg)
 
             mark = false;
             status = wal_mark(n->wal, &error);
-            if (status == T4_E_NOSPACE) /* the mark helps recovery, nothing depends on it */
+            if (status ==
+                T4_E_NOSPACE) /* the mark helps recovery, nothing depends on it */
                 status = T4_OK;
             mutex_lock(&n->log.lock);
             stop = n->log.stop && n->log.filling->wal.entries == 0;

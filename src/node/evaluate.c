@@ -13,8 +13,9 @@
 #include "fmt/entry.h"
 #include "node/node_int.h"
 
-#define CLOCK_SLACK_MS 300000u /* how far the wall clock may run ahead of the boot clock */
-#define EXPIRE_TURN 64u        /* leases that one internal request lets expire at most ... */
+#define CLOCK_SLACK_MS                                                                   \
+    300000u             /* how far the wall clock may run ahead of the boot clock */
+#define EXPIRE_TURN 64u /* leases that one internal request lets expire at most ... */
 #define EXPIRE_TURN_NS 1000000u /* ... and for how long: others want the role, too */
 
 /* --- helpers ------------------------------------------------------------------------------ */
@@ -49,8 +50,8 @@ entry_time_ms(struct node *n)
 static struct response_header
 header_of(struct node *n)
 {
-    return (struct response_header){n->identity.cluster_id, n->identity.member_id, n->term,
-                                    n->revision};
+    return (struct response_header){n->identity.cluster_id, n->identity.member_id,
+                                    n->term, n->revision};
 }
 
 static bool
@@ -124,7 +125,8 @@ insert_versions(struct node *n, const struct mutation *m, size_t count)
         bool user = m->space == SPACE_KEYS;
         struct version v = {.stamp = user ? (uint64_t)n->revision : n->index,
                             .sub = user ? sub++ : 0,
-                            .flags = m->flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
+                            .flags =
+                                m->flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
                             .create_revision = m->create_revision,
                             .version = m->version,
                             .lease = m->lease,
@@ -160,8 +162,7 @@ apply(struct node *n, const struct effects *f)
     for (size_t i = 0; i < f->n_extra; i++)
         entry_add(&n->entry, &f->extra[i]);
     switch (wal_reserve(n->wal, wal_frame_size(n->entry.len), f->urgent)) {
-    case T4_OK:
-        break;
+    case T4_OK: break;
     case T4_E_NOSPACE:
         atomic_store(&n->wal_full, true);
         background_space(n);
@@ -242,8 +243,8 @@ evaluate_compact(struct node *n, struct node_request *r)
     int64_t revision = r->compact.revision;
     struct buffer value = {0};
     struct mutation record = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
-    struct effects f = {.extra = &record, .n_extra = 1, .compact_to = revision,
-                        .urgent = true};
+    struct effects f = {
+        .extra = &record, .n_extra = 1, .compact_to = revision, .urgent = true};
     enum etcd_error error = ETCD_OK;
     bool physical = r->compact.physical, logged = revision > 0;
 
@@ -263,7 +264,8 @@ evaluate_compact(struct node *n, struct node_request *r)
     if (error == ETCD_OK) {
         wire_header_field(&r->response, 1, &header);
         if (physical)
-            mvcc_freeze(n->mvcc); /* all of it must reach the engine to be removed there */
+            mvcc_freeze(
+                n->mvcc); /* all of it must reach the engine to be removed there */
     }
     answer(n, r, error, logged);
 }
@@ -521,7 +523,7 @@ evaluate_remainders(struct node *n, struct node_request *r)
     uint64_t count, now = boot_ns(n);
     struct lease **due = lease_due_remainders(n->leases, now, &count);
     struct mutation *record = mem_alloc(count * sizeof *record);
-    uint8_t (*key)[LEASE_KEY_BYTES] = mem_alloc(count * sizeof *key);
+    uint8_t(*key)[LEASE_KEY_BYTES] = mem_alloc(count * sizeof *key);
     struct buffer *value = mem_zalloc(count * sizeof *value);
     struct effects f = {.extra = record, .n_extra = count};
     enum etcd_error error = ETCD_OK;
@@ -552,16 +554,11 @@ evaluate_is_heavy(const struct node_request *r)
     case NODE_PUT:
     case NODE_COMPACT:
     case NODE_LEASE_GRANT:
-    case NODE_LEASE_KEEPALIVE:
-        return false;
-    case NODE_DELETE_RANGE:
-        return !range_is_single(r->delete_range.range_end);
-    case NODE_TXN:
-        return txn_is_heavy(&r->txn);
-    case NODE_LEASE_TIME_TO_LIVE:
-        return r->lease.keys;
-    default:
-        return true;
+    case NODE_LEASE_KEEPALIVE: return false;
+    case NODE_DELETE_RANGE: return !range_is_single(r->delete_range.range_end);
+    case NODE_TXN: return txn_is_heavy(&r->txn);
+    case NODE_LEASE_TIME_TO_LIVE: return r->lease.keys;
+    default: return true;
     }
 }
 
@@ -583,43 +580,22 @@ evaluate(struct node *n, struct node_request *r)
     switch ((int)r->op) {
     case NODE_PUT:
     case NODE_DELETE_RANGE:
-    case NODE_TXN:
-        evaluate_keys(n, r);
-        return;
-    case NODE_COMPACT:
-        evaluate_compact(n, r);
-        return;
-    case NODE_INTERNAL_FREEZE:
-        evaluate_freeze(n, r);
-        return;
-    default:
-        break;
+    case NODE_TXN: evaluate_keys(n, r); return;
+    case NODE_COMPACT: evaluate_compact(n, r); return;
+    case NODE_INTERNAL_FREEZE: evaluate_freeze(n, r); return;
+    default: break;
     }
     if ((int)r->op < NODE_INTERNAL)
         metric_add(&n->metrics, METRIC_REQUESTS_LEASE, 1);
     catch_up_leases(n);
     switch ((int)r->op) {
-    case NODE_LEASE_GRANT:
-        evaluate_grant(n, r);
-        break;
-    case NODE_LEASE_REVOKE:
-        evaluate_revoke(n, r);
-        break;
-    case NODE_LEASE_KEEPALIVE:
-        evaluate_keepalive(n, r);
-        break;
-    case NODE_LEASE_TIME_TO_LIVE:
-        evaluate_time_to_live(n, r);
-        break;
-    case NODE_LEASE_LEASES:
-        evaluate_leases(n, r);
-        break;
-    case NODE_INTERNAL_EXPIRE:
-        evaluate_expire(n, r);
-        break;
-    default:
-        evaluate_remainders(n, r);
-        break;
+    case NODE_LEASE_GRANT: evaluate_grant(n, r); break;
+    case NODE_LEASE_REVOKE: evaluate_revoke(n, r); break;
+    case NODE_LEASE_KEEPALIVE: evaluate_keepalive(n, r); break;
+    case NODE_LEASE_TIME_TO_LIVE: evaluate_time_to_live(n, r); break;
+    case NODE_LEASE_LEASES: evaluate_leases(n, r); break;
+    case NODE_INTERNAL_EXPIRE: evaluate_expire(n, r); break;
+    default: evaluate_remainders(n, r); break;
     }
     update_next_expiry(n);
 }

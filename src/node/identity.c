@@ -40,7 +40,8 @@ lock_directory(struct node *n, struct error *error)
     if (status == T4_OK) {
         status = env->lock(env->state, n->lock_file, error);
         if (status == T4_E_BUSY) {
-            error_set(error, status, "another server uses the data directory %s", n->data_dir);
+            error_set(error, status, "another server uses the data directory %s",
+                      n->data_dir);
             error_hint(error, "stop it, or give this one another --data-dir");
         }
     }
@@ -115,9 +116,10 @@ identity_parse(struct node *n, struct t4_slice text, struct env_stat *written,
 
     text_open(&r, text, "t4-identity", &format);
     if (format > FORMAT) {
-        error_set(error, T4_E_INVALID,
-                  "the data directory %s has format %u, this server knows formats up to %d",
-                  n->data_dir, format, FORMAT);
+        error_set(
+            error, T4_E_INVALID,
+            "the data directory %s has format %u, this server knows formats up to %d",
+            n->data_dir, format, FORMAT);
         return error_hint(error, "start the version of t4 that wrote it, or a newer one");
     }
     id->cluster_id = text_read_hex(&r, "cluster");
@@ -135,7 +137,8 @@ identity_parse(struct node *n, struct t4_slice text, struct env_stat *written,
 }
 
 static t4_status
-identity_read(struct node *n, struct env_file *file, const char *path, struct error *error)
+identity_read(struct node *n, struct env_file *file, const char *path,
+              struct error *error)
 {
     struct env *env = n->options.env;
     char text[FILE_MAX];
@@ -153,14 +156,15 @@ identity_read(struct node *n, struct env_file *file, const char *path, struct er
     if (now.inode == written.inode && now.device == written.device)
         return T4_OK;
     if (!n->options.moved) {
-        error_set(error, T4_E_INVALID,
-                  "the data directory %s is a copy: its identity was written to another file "
-                  "system or inode",
-                  n->data_dir);
-        return error_hint(error,
-                          "if the original is gone for good, start once with --moved; two "
-                          "servers on copies of one directory would give out the same "
-                          "revisions for different writes");
+        error_set(
+            error, T4_E_INVALID,
+            "the data directory %s is a copy: its identity was written to another file "
+            "system or inode",
+            n->data_dir);
+        return error_hint(
+            error, "if the original is gone for good, start once with --moved; two "
+                   "servers on copies of one directory would give out the same "
+                   "revisions for different writes");
     }
     n->identity.incarnation = random_id(env);
     return identity_write(n, error);
@@ -185,9 +189,11 @@ identity_open(struct node *n, struct error *error)
         status = identity_read(n, file, path, error);
         env->close(env->state, file);
     } else if (status == T4_E_NOTFOUND) {
-        n->identity = (struct identity){
-            .cluster_id = random_id(env), .lineage = random_id(env), .generation = 1,
-            .incarnation = random_id(env), .member_id = random_id(env)};
+        n->identity = (struct identity){.cluster_id = random_id(env),
+                                        .lineage = random_id(env),
+                                        .generation = 1,
+                                        .incarnation = random_id(env),
+                                        .member_id = random_id(env)};
         status = identity_write(n, error);
     } else {
         error_set(error, status, "cannot open %s: %s", path, status_text(status));

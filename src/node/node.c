@@ -48,9 +48,9 @@ open_engine(struct node *n, struct error *error)
     t4_status status;
 
     snprintf(dir, size, "%s/engine", n->data_dir);
-    status = engine_open(ops != NULL ? ops : engine_memory_ops(), n->options.engine_plugin,
-                         ops != NULL ? n->options.engine_name : "memory", dir, &n->engine,
-                         error);
+    status = engine_open(
+        ops != NULL ? ops : engine_memory_ops(), n->options.engine_plugin,
+        ops != NULL ? n->options.engine_name : "memory", dir, &n->engine, error);
     if (status == T4_OK && engine_max_key(n->engine) < 2 * (KEY_BYTES_MAX + 1) + 10) {
         status = error_set(error, T4_E_INVALID,
                            "the storage engine %s takes keys of %llu bytes, t4 needs %u",
@@ -185,8 +185,8 @@ node_close(struct node *n)
 static struct response_header
 header_at(const struct node *n, int64_t revision)
 {
-    return (struct response_header){n->identity.cluster_id, n->identity.member_id, n->term,
-                                    revision};
+    return (struct response_header){n->identity.cluster_id, n->identity.member_id,
+                                    n->term, revision};
 }
 
 /*
@@ -211,8 +211,8 @@ begin_read(struct node *n, struct snapshot *now, struct response_header *header,
 }
 
 enum etcd_error
-node_range(struct node *n, const struct range_request *r, uint32_t max_keys, bool *too_long,
-           struct chain *out)
+node_range(struct node *n, const struct range_request *r, uint32_t max_keys,
+           bool *too_long, struct chain *out)
 {
     struct snapshot now;
     struct response_header header;
@@ -337,6 +337,5 @@ node_refresh_metrics(struct node *n)
     metric_set(m, METRIC_WAL_SEGMENTS, (int64_t)wal_segments(n->wal));
     metric_set(m, METRIC_COMMIT_QUEUE, queued);
     metric_set(m, METRIC_MEMTABLES_FROZEN, mvcc_frozen_count(n->mvcc));
-    metric_set(m, METRIC_MEMTABLE_BYTES,
-               (int64_t)mvcc_held_bytes(n->mvcc));
+    metric_set(m, METRIC_MEMTABLE_BYTES, (int64_t)mvcc_held_bytes(n->mvcc));
 }

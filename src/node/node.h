@@ -22,26 +22,27 @@
 #include "wire/chain.h"
 #include "wire/etcd_error.h"
 
-#define NODE_ETCD_VERSION "3.6.16" /* the etcd whose behaviour is reproduced (Status.version) */
+#define NODE_ETCD_VERSION                                                                \
+    "3.6.16" /* the etcd whose behaviour is reproduced (Status.version) */
 
 struct node;
 
 struct node_options {
     struct env *env;
     const char *data_dir;
-    const char *name;              /* --node-id, shown as the member's name */
-    const char *advertise_urls;    /* comma separated client URLs of this member */
+    const char *name;           /* --node-id, shown as the member's name */
+    const char *advertise_urls; /* comma separated client URLs of this member */
     const struct t4_engine_ops *engine_ops; /* adopted table; NULL: the memory engine */
     void *engine_plugin;
     const char *engine_name;
-    bool moved;                    /* --moved: the directory was moved, keep its identity */
+    bool moved; /* --moved: the directory was moved, keep its identity */
     uint64_t segment_bytes;
-    uint64_t segment_age_ns;       /* 0: no limit */
+    uint64_t segment_age_ns; /* 0: no limit */
     uint64_t memtable_bytes;
-    uint64_t reserve_bytes;        /* filled file given up when the disk is full */
-    uint64_t backlog_bytes;        /* bound of uncommitted work */
+    uint64_t reserve_bytes; /* filled file given up when the disk is full */
+    uint64_t backlog_bytes; /* bound of uncommitted work */
     uint32_t max_request_bytes, max_txn_ops;
-    uint32_t workers;              /* threads for long reads and heavy transactions */
+    uint32_t workers; /* threads for long reads and heavy transactions */
     uint64_t watch_progress_ns;
     /*
      * Called once, on any thread, when the node must stop: the log's disk failed (I2), or
@@ -71,9 +72,17 @@ void node_close(struct node *n);
 
 /* --- requests ------------------------------------------------------------------------------ */
 
-enum node_op { NODE_PUT, NODE_DELETE_RANGE, NODE_TXN, NODE_COMPACT, NODE_LEASE_GRANT,
-               NODE_LEASE_REVOKE, NODE_LEASE_KEEPALIVE, NODE_LEASE_TIME_TO_LIVE,
-               NODE_LEASE_LEASES };
+enum node_op {
+    NODE_PUT,
+    NODE_DELETE_RANGE,
+    NODE_TXN,
+    NODE_COMPACT,
+    NODE_LEASE_GRANT,
+    NODE_LEASE_REVOKE,
+    NODE_LEASE_KEEPALIVE,
+    NODE_LEASE_TIME_TO_LIVE,
+    NODE_LEASE_LEASES
+};
 
 struct node_request {
     enum node_op op;
@@ -81,9 +90,17 @@ struct node_request {
         struct put_request put;
         struct delete_range_request delete_range;
         struct txn_request txn;
-        struct { int64_t revision; bool physical; } compact;
-        struct { int64_t id, ttl; } lease_grant;
-        struct { int64_t id; bool keys; } lease;
+        struct {
+            int64_t revision;
+            bool physical;
+        } compact;
+        struct {
+            int64_t id, ttl;
+        } lease_grant;
+        struct {
+            int64_t id;
+            bool keys;
+        } lease;
     };
     uint32_t bytes; /* size of the encoded request, for the backlog's bound */
     /*
@@ -108,8 +125,8 @@ void node_submit(struct node *n, struct node_request *r);
  * Reads at the published state.  max_keys and *too_long as range_read(): pass 1,000 on a
  * polling thread and repeat with 0 on a worker.  Any thread.
  */
-enum etcd_error node_range(struct node *n, const struct range_request *r, uint32_t max_keys,
-                           bool *too_long, struct chain *out);
+enum etcd_error node_range(struct node *n, const struct range_request *r,
+                           uint32_t max_keys, bool *too_long, struct chain *out);
 /* A read-only transaction, at the published state.  Any thread. */
 enum etcd_error node_txn_read_only(struct node *n, const struct txn_request *r,
                                    struct chain *out);

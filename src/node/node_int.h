@@ -27,8 +27,12 @@
 #include "wal/wal.h"
 
 /* Requests that only the node makes, beyond enum node_op. */
-enum { NODE_INTERNAL = 100, NODE_INTERNAL_EXPIRE = NODE_INTERNAL, NODE_INTERNAL_REMAINDERS,
-       NODE_INTERNAL_FREEZE };
+enum {
+    NODE_INTERNAL = 100,
+    NODE_INTERNAL_EXPIRE = NODE_INTERNAL,
+    NODE_INTERNAL_REMAINDERS,
+    NODE_INTERNAL_FREEZE
+};
 
 struct identity {
     uint64_t cluster_id, lineage, generation;
@@ -63,8 +67,9 @@ struct node {
     struct wal *wal;
     struct mvcc *mvcc;
     struct watch_hub *hub;
-    struct workers *workers;     /* for the transports: long reads */
-    struct workers *role_worker; /* one thread, so that no long read keeps writes waiting */
+    struct workers *workers; /* for the transports: long reads */
+    struct workers
+        *role_worker; /* one thread, so that no long read keeps writes waiting */
     struct metrics metrics;
     uint64_t term;
 
@@ -77,7 +82,7 @@ struct node {
         bool closed;                       /* [lock] stopping: nothing more is taken */
     } queue;
     struct mutex role;
-    struct job drain;                /* runs the role on its worker */
+    struct job drain; /* runs the role on its worker */
     _Atomic bool drain_queued;
     _Atomic bool stalled; /* the queue waits for a flush: commit_resume() */
 
@@ -85,7 +90,8 @@ struct node {
     uint64_t index;
     int64_t revision, compacted;
     uint64_t time_ms;
-    uint64_t clock_start_wall_ms, clock_start_boot_ns; /* bound of the wall clock, see now_ms */
+    uint64_t clock_start_wall_ms,
+        clock_start_boot_ns; /* bound of the wall clock, see now_ms */
     bool clock_clamped;
     uint64_t leases_index; /* published index as of the newest lease evaluation */
     struct lease_table *leases;
@@ -98,9 +104,9 @@ struct node {
         struct mutex lock;
         struct condition filled;
         struct commit_group *filling, *writing; /* swapped under lock */
-        bool sleeping;           /* [lock] the sync thread waits */
-        bool hold;               /* [lock] test hook */
-        bool stop;               /* [lock] */
+        bool sleeping;                          /* [lock] the sync thread waits */
+        bool hold;                              /* [lock] test hook */
+        bool stop;                              /* [lock] */
     } log;
     struct thread sync_thread;
     uint64_t segment_began_ns; /* [sync thread] boot clock; segments roll by age, too */
@@ -109,10 +115,10 @@ struct node {
     /* the published snapshot, and answers that wait for it */
     struct {
         struct mutex lock;
-        struct snapshot now;                   /* [lock] */
-        struct node_request *head, **tail;     /* [lock] in order of release_index */
-        struct late_lease *late;               /* [lock] */
-        size_t n_late, late_capacity;          /* [lock] */
+        struct snapshot now;               /* [lock] */
+        struct node_request *head, **tail; /* [lock] in order of release_index */
+        struct late_lease *late;           /* [lock] */
+        size_t n_late, late_capacity;      /* [lock] */
     } publish;
 
     /* physical compactions that wait; [compact.lock] */
@@ -128,10 +134,10 @@ struct node {
     } engine_work, keeper_work;
     struct thread engine_thread, keeper_thread;
 
-    _Atomic bool nospace;        /* alarm: writes are refused before evaluation */
-    _Atomic bool engine_full;    /* the last flush found no space */
-    _Atomic bool wal_full;       /* the log could not prepare a segment */
-    _Atomic bool stopping, dead; /* dead: the fatal callback was called */
+    _Atomic bool nospace;              /* alarm: writes are refused before evaluation */
+    _Atomic bool engine_full;          /* the last flush found no space */
+    _Atomic bool wal_full;             /* the log could not prepare a segment */
+    _Atomic bool stopping, dead;       /* dead: the fatal callback was called */
     _Atomic uint32_t internal_pending; /* bits: see background.c */
     _Atomic bool expire_failed;        /* the last try found no space */
     struct node_request expire_request, remainders_request, freeze_request;
@@ -148,7 +154,8 @@ t4_status node_recover(struct node *n, struct error *error);
 /* commit.c */
 void commit_init(struct node *n);
 void commit_start(struct node *n);
-void commit_stop(struct node *n); /* writes and syncs what is left, ends the sync thread */
+void
+commit_stop(struct node *n); /* writes and syncs what is left, ends the sync thread */
 void commit_free(struct node *n);
 void commit_drain(struct node *n, bool worker);
 /* Appends the entry in n->entry to the log buffer.  [role] */

@@ -71,16 +71,19 @@ read_system_space(struct node *n, struct error *error)
         return T4_OK;
     error_set(error, status, "the storage engine's system records cannot be read: %s",
               status_text(status));
-    return error_hint(error, "stop the server and delete the engine's folder: the log brings "
-                             "everything back");
+    return error_hint(error,
+                      "stop the server and delete the engine's folder: the log brings "
+                      "everything back");
 }
 
 static t4_status
 damaged(uint64_t index, struct error *error)
 {
-    error_set(error, T4_E_CORRUPT, "log entry %llu has a valid checksum but cannot be decoded",
+    error_set(error, T4_E_CORRUPT,
+              "log entry %llu has a valid checksum but cannot be decoded",
               (unsigned long long)index);
-    return error_hint(error, "it was written by another version of t4: start that version");
+    return error_hint(error,
+                      "it was written by another version of t4: start that version");
 }
 
 static t4_status
@@ -104,13 +107,14 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
             buffer_free(&ikey);
             return damaged(index, error);
         }
-        v = (struct version){.stamp = m.space == SPACE_KEYS ? (uint64_t)e.revision : index,
-                             .sub = m.space == SPACE_KEYS ? sub++ : 0,
-                             .flags = m.flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
-                             .create_revision = m.create_revision,
-                             .version = m.version,
-                             .lease = m.lease,
-                             .value = m.value};
+        v = (struct version){
+            .stamp = m.space == SPACE_KEYS ? (uint64_t)e.revision : index,
+            .sub = m.space == SPACE_KEYS ? sub++ : 0,
+            .flags = m.flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
+            .create_revision = m.create_revision,
+            .version = m.version,
+            .lease = m.lease,
+            .value = m.value};
         buffer_clear(&ikey);
         buffer_append_u8(&ikey, m.space);
         buffer_append_slice(&ikey, m.key);
@@ -135,7 +139,8 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
          * in memory again.  (Without the engine's folder the log may be longer than that.)
          */
         if (status == T4_E_NOSPACE &&
-            mvcc_held_bytes(n->mvcc) <= n->options.backlog_bytes + 2 * n->options.memtable_bytes)
+            mvcc_held_bytes(n->mvcc) <=
+                n->options.backlog_bytes + 2 * n->options.memtable_bytes)
             break;
         if (status != T4_OK && status != T4_E_NOTFOUND)
             return status;
@@ -170,17 +175,20 @@ open_log(struct node *n, struct error *error)
      * more than the engine holds: acknowledged ones.
      */
     if (recovered.last_index < n->index) {
-        error_set(error, T4_E_CORRUPT,
-                  "the log in %s/wal ends at entry %llu, but the storage engine holds entries "
-                  "up to %llu: segments of the log are missing",
-                  n->data_dir, (unsigned long long)recovered.last_index,
-                  (unsigned long long)n->index);
-        return error_hint(error, "put the missing segments back; or delete the engine's folder "
-                                 "to go on with what the log has, and lose the rest");
+        error_set(
+            error, T4_E_CORRUPT,
+            "the log in %s/wal ends at entry %llu, but the storage engine holds entries "
+            "up to %llu: segments of the log are missing",
+            n->data_dir, (unsigned long long)recovered.last_index,
+            (unsigned long long)n->index);
+        return error_hint(error,
+                          "put the missing segments back; or delete the engine's folder "
+                          "to go on with what the log has, and lose the rest");
     }
     if (recovered.torn)
-        LOG_INFO("the log ended in a torn tail (never acknowledged), which was left behind",
-                 NULL);
+        LOG_INFO(
+            "the log ended in a torn tail (never acknowledged), which was left behind",
+            NULL);
     /* A term is never resumed; etcd's first term on a fresh single node is 2. */
     n->term = recovered.last_term < 1 ? 2 : recovered.last_term + 1;
     return wal_start(n->wal, n->identity.generation, n->term, error);

@@ -20,7 +20,7 @@ struct object_store;
 
 struct object_options {
     struct env *env;
-    const char *plugin_dir;                /* NULL: see plugin_load() */
+    const char *plugin_dir;                /* looked in first; NULL: see plugin_load() */
     const struct plugin_setting *settings; /* "s3.region": of all plugins, by prefix */
     size_t n_settings;
 };

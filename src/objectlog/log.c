@@ -6,8 +6,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "objectlog/objectlog_int.h"
 #include "fmt/entry.h"
+#include "objectlog/objectlog_int.h"
 
 /* --- reading ----------------------------------------------------------------------------------- */
 
@@ -20,8 +20,8 @@ broken(const char *key, struct error *error, const char *what)
 }
 
 static t4_status
-deliver(struct objectlog *c, const char *key, const struct segment *s, objectlog_entry_fn *fn,
-        void *arg, struct error *error)
+deliver(struct objectlog *c, const char *key, const struct segment *s,
+        objectlog_entry_fn *fn, void *arg, struct error *error)
 {
     struct byte_reader r;
     struct t4_slice entry;
@@ -59,8 +59,8 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
         return broken(key, error, "it belongs to another cluster or lineage");
     if (c->term != 0 && s.term > c->term)
         return error_set(error, T4_E_PRECONDITION,
-                         "%s is of the higher term %" PRIu64 ": another server leads", key,
-                         s.term);
+                         "%s is of the higher term %" PRIu64 ": another server leads",
+                         key, s.term);
     if (s.term < t->term) { /* a leftover of a fenced leader: chain.pml's term rule */
         t->ignored++;
         return T4_OK;
@@ -73,7 +73,8 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
     if (memcmp(s.previous, t->hash, HASH_BYTES) != 0)
         return broken(key, error, "it does not continue the segment before it");
     if (s.first_index != t->last_index + 1)
-        return broken(key, error, "its first entry does not follow the last one before it");
+        return broken(key, error,
+                      "its first entry does not follow the last one before it");
     sha256(buffer_slice(&c->object), t->hash);
     status = deliver(c, key, &s, fn, arg, error);
     t->last_index = s.last_index;
@@ -95,12 +96,13 @@ is_tail(struct objectlog *c, uint64_t slot, bool *moved, struct error *error)
 }
 
 t4_status
-objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct objectlog_tail *tail,
-           struct error *error)
+objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
+               struct objectlog_tail *tail, struct error *error)
 {
     const struct chain_floor *floor = &c->manifest.floor;
-    struct objectlog_tail t = {.next_slot = floor->next_slot, .last_index = floor->last_index,
-                           .term = floor->term};
+    struct objectlog_tail t = {.next_slot = floor->next_slot,
+                               .last_index = floor->last_index,
+                               .term = floor->term};
     t4_status status;
 
     memcpy(t.hash, floor->hash, HASH_BYTES);
@@ -115,8 +117,9 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct ob
                 return broken(key, error, "it is missing below our own fence");
             status = is_tail(c, t.next_slot, &moved, error);
             if (status == T4_OK && moved)
-                return error_set(error, T4_E_UNAVAILABLE,
-                                 "the chain was archived while it was read: read it again");
+                return error_set(
+                    error, T4_E_UNAVAILABLE,
+                    "the chain was archived while it was read: read it again");
             break;
         }
         if (status == T4_OK)
@@ -141,7 +144,8 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct ob
  * lower term moves the segment to the next slot.)
  */
 static t4_status
-put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id, struct error *error)
+put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id,
+            struct error *error)
 {
     for (;;) {
         char key[SLOT_KEY_BYTES];
@@ -149,8 +153,8 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id, str
         t4_status status;
 
         slot_key(key, c->next_slot);
-        status = objectlog_put(c, key, buffer_slice(body), NULL, objectlog_is_my_segment, put_id, SETTLE,
-                           &c->object, NULL, error);
+        status = objectlog_put(c, key, buffer_slice(body), NULL, objectlog_is_my_segment,
+                               put_id, SETTLE, &c->object, NULL, error);
         if (status == T4_OK) {
             c->next_slot++;
             return T4_OK;
@@ -162,8 +166,8 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id, str
             return objectlog_damaged(key, status, error);
         if (there.term > c->term)
             return error_set(error, T4_E_PRECONDITION,
-                             "%s is of the higher term %" PRIu64 ": another server leads", key,
-                             there.term);
+                             "%s is of the higher term %" PRIu64 ": another server leads",
+                             key, there.term);
         if (there.term == c->term)
             return broken(key, error, "another server writes with our term");
         c->next_slot++;
@@ -172,7 +176,7 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id, str
 
 t4_status
 objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t committed,
-             struct t4_slice raw, struct error *error)
+                 struct t4_slice raw, struct error *error)
 {
     struct segment s = {.cluster_id = c->leader.cluster_id,
                         .lineage = c->leader.lineage,
@@ -189,8 +193,8 @@ objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t co
     if (!c->positioned || first != c->last_index + 1 || last < first ||
         raw.len > SEGMENT_RAW_MAX)
         return error_set(error, T4_E_INVALID,
-                         "entries %" PRIu64 " to %" PRIu64 " (%zu bytes) cannot follow entry %"
-                         PRIu64 " of the chain",
+                         "entries %" PRIu64 " to %" PRIu64
+                         " (%zu bytes) cannot follow entry %" PRIu64 " of the chain",
                          first, last, raw.len, c->last_index);
     memcpy(s.previous, c->hash, HASH_BYTES);
     objectlog_new_put_id(c, s.put_id);

@@ -57,7 +57,7 @@ enum objectlog_found {
  * error names which.  INVALID: the store was moved (names where).
  */
 t4_status objectlog_open(const struct objectlog_options *options, struct objectlog **out,
-                     enum objectlog_found *found, struct error *error);
+                         enum objectlog_found *found, struct error *error);
 void objectlog_close(struct objectlog *c);
 /* As they were last read or written. */
 const struct lock_object *objectlog_lock(const struct objectlog *c);
@@ -71,7 +71,7 @@ void objectlog_stop(struct objectlog *c);
  * incarnation as holder.  Resumes one of our own; PRECONDITION: somebody else was faster.
  */
 t4_status objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
-                          enum commit_rule rule, struct error *error);
+                              enum commit_rule rule, struct error *error);
 
 /*
  * Takes the next term: CAS of the lock, CAS of the manifest, fence, second look at the
@@ -83,18 +83,18 @@ t4_status objectlog_take_over(struct objectlog *c, uint64_t *term, struct error 
 
 /* One entry of the chain, in order of index, from the floor's last index + 1 on. */
 typedef t4_status objectlog_entry_fn(void *arg, uint64_t index, struct t4_slice entry,
-                                 const struct segment *segment, struct error *error);
+                                     const struct segment *segment, struct error *error);
 struct objectlog_tail {
     uint64_t next_slot, last_index, term; /* term: highest seen */
     uint8_t hash[HASH_BYTES];
-    uint64_t segments, ignored;           /* data segments accepted, objects passed over */
+    uint64_t segments, ignored; /* data segments accepted, objects passed over */
 };
 /*
  * Reads all accepted segments up to the tail.  Afterwards a chain that was taken over goes on
  * at that tail.  CORRUPT names the slot.
  */
-t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg, struct objectlog_tail *tail,
-                     struct error *error);
+t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
+                         struct objectlog_tail *tail, struct error *error);
 
 /*
  * Appends a segment of entries: `raw` as segment_entry_append() made it, indexes first to
@@ -102,8 +102,8 @@ t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
  * higher term is there, this leader is deposed and must not acknowledge anything more;
  * CANCELLED - objectlog_stop().
  */
-t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t committed,
-                       struct t4_slice raw, struct error *error);
+t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last,
+                           uint64_t committed, struct t4_slice raw, struct error *error);
 
 /*
  * CAS of the lock by its holder.  renew: only the counter grows (a lease renewal); `lease_ms`
@@ -111,8 +111,9 @@ t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, u
  * PRECONDITION: deposed.
  */
 t4_status objectlog_renew(struct objectlog *c, uint64_t lease_ms, struct error *error);
-t4_status objectlog_change_rule(struct objectlog *c, enum commit_rule rule, struct error *error);
-t4_status objectlog_release(struct objectlog *c, uint64_t last_index, int64_t last_revision,
-                        struct error *error);
+t4_status objectlog_change_rule(struct objectlog *c, enum commit_rule rule,
+                                struct error *error);
+t4_status objectlog_release(struct objectlog *c, uint64_t last_index,
+                            int64_t last_revision, struct error *error);
 
 #endif

@@ -13,9 +13,9 @@
 
 #include <stdatomic.h>
 
-#include "objectlog/objectlog.h"
 #include "codec/codec.h"
 #include "env/thread.h"
+#include "objectlog/objectlog.h"
 
 #define LOCK_KEY "leader-lock"
 #define MANIFEST_KEY "manifest/latest"
@@ -31,7 +31,7 @@ struct objectlog {
     struct objectlog_options options;
     struct mutex lock;
     struct condition wake;
-    bool stop;             /* [lock] */
+    bool stop; /* [lock] */
     bool is_degraded;
     struct buffer scratch, object, raw;
 
@@ -44,9 +44,9 @@ struct objectlog {
     struct cluster_object cluster;
     bool has_cluster;
 
-    uint64_t term;         /* ours; 0: not taken over */
+    uint64_t term; /* ours; 0: not taken over */
     uint64_t fence_slot;
-    bool positioned;       /* objectlog_read() has brought the tail to the fence */
+    bool positioned; /* objectlog_read() has brought the tail to the fence */
     uint64_t next_slot, last_index;
     uint8_t hash[HASH_BYTES];
 };
@@ -58,17 +58,19 @@ struct objectlog {
 enum persistence { TRY, SETTLE };
 
 /* Reads a whole object; NOTFOUND is an answer. */
-t4_status objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer *out,
-                    struct tag *tag, enum persistence how, struct error *error);
+t4_status objectlog_get(struct objectlog *c, const char *key, size_t limit,
+                        struct buffer *out, struct tag *tag, enum persistence how,
+                        struct error *error);
 /*
  * Stores `body` under a condition (tag NULL: if absent).  OK: stored, *new_tag is its tag.
  * PRECONDITION: lost; *current holds what is there instead.  `mine` recognises our own body
  * by its put id.
  */
 t4_status objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
-                    const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
-                    void *arg, enum persistence how, struct buffer *current,
-                    struct tag *new_tag, struct error *error);
+                        const struct tag *tag,
+                        bool (*mine)(struct t4_slice object, void *arg), void *arg,
+                        enum persistence how, struct buffer *current, struct tag *new_tag,
+                        struct error *error);
 
 /* For objectlog_put(): the object carries this put id. */
 bool objectlog_is_my_lock(struct t4_slice object, void *put_id);
@@ -78,10 +80,10 @@ void objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES]);
 t4_status objectlog_read_lock(struct objectlog *c, struct error *error);
 t4_status objectlog_read_manifest(struct objectlog *c, struct error *error);
 /* CAS of the lock or manifest to `next`; on success it becomes the current one. */
-t4_status objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum persistence how,
-                    struct error *error);
+t4_status objectlog_swap_lock(struct objectlog *c, const struct lock_object *next,
+                              enum persistence how, struct error *error);
 t4_status objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
-                        struct error *error);
+                                  struct error *error);
 t4_status objectlog_damaged(const char *key, t4_status status, struct error *error);
 
 #endif

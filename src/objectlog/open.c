@@ -15,19 +15,21 @@ t4_status
 objectlog_damaged(const char *key, t4_status status, struct error *error)
 {
     if (status == T4_E_UNSUPPORTED) {
-        error_set(error, status, "the object %s was written by a newer version of t4", key);
+        error_set(error, status, "the object %s was written by a newer version of t4",
+                  key);
         return error_hint(error, "start that version, or a newer one");
     }
     error_set(error, T4_E_CORRUPT, "the object %s is objectlog_damaged", key);
-    return error_hint(error, "do not delete it: restore it from a version or a copy that the "
-                             "store keeps");
+    return error_hint(error,
+                      "do not delete it: restore it from a version or a copy that the "
+                      "store keeps");
 }
 
 t4_status
 objectlog_read_lock(struct objectlog *c, struct error *error)
 {
-    t4_status status = objectlog_get(c, LOCK_KEY, OBJECT_TEXT_MAX, &c->object, &c->leader_tag, TRY,
-                                 error);
+    t4_status status = objectlog_get(c, LOCK_KEY, OBJECT_TEXT_MAX, &c->object,
+                                     &c->leader_tag, TRY, error);
 
     c->has_leader = status == T4_OK;
     if (status != T4_OK)
@@ -40,7 +42,7 @@ t4_status
 objectlog_read_manifest(struct objectlog *c, struct error *error)
 {
     t4_status status = objectlog_get(c, MANIFEST_KEY, OBJECT_TEXT_MAX, &c->object,
-                                 &c->manifest_tag, TRY, error);
+                                     &c->manifest_tag, TRY, error);
 
     c->has_manifest = status == T4_OK;
     if (status != T4_OK)
@@ -78,25 +80,29 @@ static t4_status
 check_is_empty(struct objectlog *c, struct error *error)
 {
     uint32_t n = 0;
-    t4_status status = object_list(c->options.store, slice_of(NULL, 0), slice_of(NULL, 0), 1,
-                                   c->options.timeout_ns, count_objects, &n, error);
+    t4_status status = object_list(c->options.store, slice_of(NULL, 0), slice_of(NULL, 0),
+                                   1, c->options.timeout_ns, count_objects, &n, error);
 
     if (status != T4_OK || n == 0)
         return status;
     error_set(error, T4_E_CORRUPT, "the store %s holds objects but no %s",
               object_url(c->options.store), LOCK_KEY);
-    return error_hint(error, "give an empty prefix, or restore the object that is missing");
+    return error_hint(error,
+                      "give an empty prefix, or restore the object that is missing");
 }
 
 static t4_status
 check_complete(struct objectlog *c, struct error *error)
 {
-    const char *missing = !c->has_leader ? LOCK_KEY : !c->has_manifest ? MANIFEST_KEY : NULL;
+    const char *missing = !c->has_leader     ? LOCK_KEY
+                          : !c->has_manifest ? MANIFEST_KEY
+                                             : NULL;
 
     if (missing != NULL) {
         error_set(error, T4_E_CORRUPT, "the store %s has %s but no %s",
                   object_url(c->options.store), CLUSTER_KEY, missing);
-        return error_hint(error, "restore the object that is missing; it is never made anew");
+        return error_hint(error,
+                          "restore the object that is missing; it is never made anew");
     }
     if (c->leader.cluster_id != c->cluster.cluster_id ||
         c->manifest.cluster_id != c->cluster.cluster_id ||
@@ -104,7 +110,8 @@ check_complete(struct objectlog *c, struct error *error)
         c->manifest.lineage != c->cluster.lineage)
         return error_set(error, T4_E_CORRUPT,
                          "%s, %s and %s in %s do not belong to one cluster and lineage",
-                         CLUSTER_KEY, LOCK_KEY, MANIFEST_KEY, object_url(c->options.store));
+                         CLUSTER_KEY, LOCK_KEY, MANIFEST_KEY,
+                         object_url(c->options.store));
     if (c->leader.moved[0] != '\0') {
         error_set(error, T4_E_INVALID, "this store was moved to %s", c->leader.moved);
         return error_hint(error, "start with --object-store %s", c->leader.moved);
@@ -132,8 +139,8 @@ look(struct objectlog *c, enum objectlog_found *found, struct error *error)
 }
 
 t4_status
-objectlog_open(const struct objectlog_options *options, struct objectlog **out, enum objectlog_found *found,
-           struct error *error)
+objectlog_open(const struct objectlog_options *options, struct objectlog **out,
+               enum objectlog_found *found, struct error *error)
 {
     struct objectlog *c = mem_zalloc(sizeof *c);
     t4_status status;
@@ -185,8 +192,8 @@ is_same(struct t4_slice object, void *arg)
 }
 
 static t4_status
-create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage, enum commit_rule rule,
-            struct error *error)
+create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
+            enum commit_rule rule, struct error *error)
 {
     struct lock_object l = {.cluster_id = cluster_id,
                             .lineage = lineage,
@@ -200,8 +207,9 @@ create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage, enum com
     objectlog_new_put_id(c, l.put_id);
     strncpy(l.address, c->options.address, sizeof l.address - 1);
     lock_encode(&c->scratch, &l);
-    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), NULL, objectlog_is_my_lock, l.put_id, TRY,
-                       &c->object, &c->leader_tag, error);
+    status =
+        objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), NULL, objectlog_is_my_lock,
+                      l.put_id, TRY, &c->object, &c->leader_tag, error);
     if (status != T4_OK)
         return status;
     c->leader = l;
@@ -221,8 +229,9 @@ create_manifest(struct objectlog *c, struct error *error)
 
     objectlog_new_put_id(c, m.put_id);
     manifest_encode(&c->scratch, &m);
-    status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), NULL, objectlog_is_my_manifest,
-                       m.put_id, TRY, &c->object, &c->manifest_tag, error);
+    status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), NULL,
+                           objectlog_is_my_manifest, m.put_id, TRY, &c->object,
+                           &c->manifest_tag, error);
     if (status != T4_OK)
         return status;
     c->manifest = m;
@@ -237,8 +246,8 @@ create_cluster(struct objectlog *c, struct error *error)
     t4_status status;
 
     cluster_encode(&c->scratch, &o);
-    status = objectlog_put(c, CLUSTER_KEY, buffer_slice(&c->scratch), NULL, is_same, &c->scratch,
-                       TRY, &c->object, NULL, error);
+    status = objectlog_put(c, CLUSTER_KEY, buffer_slice(&c->scratch), NULL, is_same,
+                           &c->scratch, TRY, &c->object, NULL, error);
     if (status != T4_OK)
         return status;
     c->cluster = o;
@@ -254,8 +263,8 @@ faster(struct error *error)
 }
 
 t4_status
-objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage, enum commit_rule rule,
-                struct error *error)
+objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
+                    enum commit_rule rule, struct error *error)
 {
     t4_status status = T4_OK;
 

@@ -52,7 +52,8 @@ pause_before(struct objectlog *c, unsigned tries, struct error *error)
         condition_wait_for(&c->wake, &c->lock, ns);
     stop = c->stop;
     mutex_unlock(&c->lock);
-    return stop ? error_set(error, T4_E_CANCELLED, "stopped while the store did not answer")
+    return stop ? error_set(error, T4_E_CANCELLED,
+                            "stopped while the store did not answer")
                 : T4_OK;
 }
 
@@ -81,8 +82,8 @@ keep_tag(struct tag *tag, const struct t4_object_info *info)
 }
 
 t4_status
-objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer *out, struct tag *tag,
-          enum persistence how, struct error *error)
+objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer *out,
+              struct tag *tag, enum persistence how, struct error *error)
 {
     for (unsigned tries = 1;; tries++) {
         struct t4_object_info info = {.size = sizeof info};
@@ -104,9 +105,10 @@ objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer 
 }
 
 t4_status
-objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const struct tag *tag,
-          bool (*mine)(struct t4_slice object, void *arg), void *arg, enum persistence how,
-          struct buffer *current, struct tag *new_tag, struct error *error)
+objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
+              const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
+              void *arg, enum persistence how, struct buffer *current,
+              struct tag *new_tag, struct error *error)
 {
     struct t4_put put = {
         .size = sizeof put,
@@ -119,8 +121,9 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const 
 
     for (unsigned tries = 1;; tries++) {
         struct t4_object_info info = {.size = sizeof info};
-        t4_status status =
-            object_put(c->options.store, &put, c->options.timeout_ns, &info, error), next;
+        t4_status status = object_put(c->options.store, &put, c->options.timeout_ns,
+                                      &info, error),
+                  next;
 
         if (status == T4_OK) {
             keep_tag(new_tag, &info);
@@ -129,7 +132,7 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const 
         }
         if (status == T4_E_PRECONDITION) {
             status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, current, new_tag,
-                               open ? SETTLE : how, error);
+                                   open ? SETTLE : how, error);
             if (status == T4_OK && mine(buffer_slice(current), arg))
                 return T4_OK;
             if (status == T4_OK)
@@ -137,8 +140,8 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body, const 
             if (status != T4_E_NOTFOUND)
                 return status;
             /* lost against something that is not there: ask again */
-            error_set(error, T4_E_UNKNOWN, "%s: the condition is lost, but there is no object",
-                      key);
+            error_set(error, T4_E_UNKNOWN,
+                      "%s: the condition is lost, but there is no object", key);
         }
         open |= !is_certain(status) || status == T4_E_NOTFOUND;
         next = after_failure(c, how, status, open, tries, error);
@@ -154,7 +157,8 @@ objectlog_is_my_lock(struct t4_slice object, void *put_id)
 {
     struct lock_object l;
 
-    return lock_decode(object, &l) == T4_OK && memcmp(l.put_id, put_id, PUT_ID_BYTES) == 0;
+    return lock_decode(object, &l) == T4_OK &&
+           memcmp(l.put_id, put_id, PUT_ID_BYTES) == 0;
 }
 
 bool
@@ -162,7 +166,8 @@ objectlog_is_my_manifest(struct t4_slice object, void *put_id)
 {
     struct manifest_object m;
 
-    return manifest_decode(object, &m) == T4_OK && memcmp(m.put_id, put_id, PUT_ID_BYTES) == 0;
+    return manifest_decode(object, &m) == T4_OK &&
+           memcmp(m.put_id, put_id, PUT_ID_BYTES) == 0;
 }
 
 bool
@@ -170,7 +175,8 @@ objectlog_is_my_segment(struct t4_slice object, void *put_id)
 {
     struct segment s;
 
-    return segment_decode(object, &s) == T4_OK && memcmp(s.put_id, put_id, PUT_ID_BYTES) == 0;
+    return segment_decode(object, &s) == T4_OK &&
+           memcmp(s.put_id, put_id, PUT_ID_BYTES) == 0;
 }
 
 void

@@ -20,16 +20,16 @@ static t4_status
 deposed(struct objectlog *c, uint64_t term, struct error *error)
 {
     return error_set(error, T4_E_PRECONDITION,
-                     "a server with the higher term %" PRIu64 " leads %s (our term is %" PRIu64
-                     ")",
+                     "a server with the higher term %" PRIu64
+                     " leads %s (our term is %" PRIu64 ")",
                      term, object_url(c->options.store), c->term);
 }
 
 /* --- compare-and-swap ------------------------------------------------------------------------ */
 
 t4_status
-objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum persistence how,
-          struct error *error)
+objectlog_swap_lock(struct objectlog *c, const struct lock_object *next,
+                    enum persistence how, struct error *error)
 {
     struct lock_object l = *next;
     t4_status status;
@@ -37,8 +37,9 @@ objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum pe
     l.counter = c->leader.counter + 1;
     objectlog_new_put_id(c, l.put_id);
     lock_encode(&c->scratch, &l);
-    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), &c->leader_tag, objectlog_is_my_lock,
-                       l.put_id, how, &c->object, &c->leader_tag, error);
+    status = objectlog_put(c, LOCK_KEY, buffer_slice(&c->scratch), &c->leader_tag,
+                           objectlog_is_my_lock, l.put_id, how, &c->object,
+                           &c->leader_tag, error);
     if (status == T4_OK) {
         c->leader = l;
     } else if (status == T4_E_PRECONDITION) {
@@ -56,7 +57,8 @@ objectlog_swap_lock(struct objectlog *c, const struct lock_object *next, enum pe
 }
 
 t4_status
-objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next, struct error *error)
+objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
+                        struct error *error)
 {
     struct manifest_object m = *next;
     t4_status status;
@@ -65,7 +67,8 @@ objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
     objectlog_new_put_id(c, m.put_id);
     manifest_encode(&c->scratch, &m);
     status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), &c->manifest_tag,
-                       objectlog_is_my_manifest, m.put_id, TRY, &c->object, &c->manifest_tag, error);
+                           objectlog_is_my_manifest, m.put_id, TRY, &c->object,
+                           &c->manifest_tag, error);
     if (status == T4_OK) {
         c->manifest = m;
     } else if (status == T4_E_PRECONDITION) {
@@ -168,8 +171,9 @@ put_fence(struct objectlog *c, uint64_t slot, struct error *error)
         buffer_clear(&c->scratch);
         segment_encode(&c->scratch, &fence);
         slot_key(key, slot);
-        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL, objectlog_is_my_segment,
-                           fence.put_id, TRY, &c->object, NULL, error);
+        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL,
+                               objectlog_is_my_segment, fence.put_id, TRY, &c->object,
+                               NULL, error);
         if (status == T4_OK) {
             c->fence_slot = slot;
             return T4_OK;
@@ -191,7 +195,8 @@ look_again(struct objectlog *c, struct error *error)
 
     if (status == T4_OK && c->manifest.term != c->term)
         return deposed(c, c->manifest.term, error);
-    return status == T4_E_NOTFOUND ? objectlog_damaged(MANIFEST_KEY, T4_E_CORRUPT, error) : status;
+    return status == T4_E_NOTFOUND ? objectlog_damaged(MANIFEST_KEY, T4_E_CORRUPT, error)
+                                   : status;
 }
 
 t4_status
@@ -248,7 +253,7 @@ objectlog_change_rule(struct objectlog *c, enum commit_rule rule, struct error *
 
 t4_status
 objectlog_release(struct objectlog *c, uint64_t last_index, int64_t last_revision,
-              struct error *error)
+                  struct error *error)
 {
     struct lock_object next = c->leader;
 

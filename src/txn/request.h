@@ -40,17 +40,28 @@ struct delete_range_request {
 };
 
 enum compare_result { COMPARE_EQUAL, COMPARE_GREATER, COMPARE_LESS, COMPARE_NOT_EQUAL };
-enum compare_target { COMPARE_VERSION, COMPARE_CREATE, COMPARE_MOD, COMPARE_VALUE, COMPARE_LEASE };
+enum compare_target {
+    COMPARE_VERSION,
+    COMPARE_CREATE,
+    COMPARE_MOD,
+    COMPARE_VALUE,
+    COMPARE_LEASE
+};
 
 struct compare {
     int32_t result, target;
     struct t4_slice key, range_end;
-    int64_t number;        /* of the union, 0 when the union member is of another target */
+    int64_t number; /* of the union, 0 when the union member is of another target */
     struct t4_slice value; /* likewise */
 };
 
-enum operation_kind { OPERATION_NONE, OPERATION_RANGE, OPERATION_PUT, OPERATION_DELETE_RANGE,
-                      OPERATION_TXN };
+enum operation_kind {
+    OPERATION_NONE,
+    OPERATION_RANGE,
+    OPERATION_PUT,
+    OPERATION_DELETE_RANGE,
+    OPERATION_TXN
+};
 
 struct operation;
 struct txn_request {

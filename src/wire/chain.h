@@ -38,10 +38,10 @@ struct link {
 
 #define CHAIN_INLINE 4
 struct chain {
-    struct link *links;             /* inline_links until there are more */
+    struct link *links; /* inline_links until there are more */
     uint32_t n_links, links_capacity;
-    uint32_t room;                  /* bytes free behind the last link, if it is ours */
-    size_t length;                  /* bytes in all */
+    uint32_t room; /* bytes free behind the last link, if it is ours */
+    size_t length; /* bytes in all */
     struct link inline_links[CHAIN_INLINE];
 };
 
@@ -57,7 +57,8 @@ uint8_t *chain_reserve(struct chain *c, size_t n);
 void chain_commit(struct chain *c, size_t n);
 void chain_append(struct chain *c, const void *data, size_t n);
 /* Adds bytes of a shared block; takes a reference of its own. */
-void chain_append_block(struct chain *c, struct block *b, uint32_t start, uint32_t length);
+void chain_append_block(struct chain *c, struct block *b, uint32_t start,
+                        uint32_t length);
 /* Moves all of `tail` to the end of c; tail is left empty. */
 void chain_splice(struct chain *c, struct chain *tail);
 /* Keeps the first n links; it must consist of shared blocks only. */

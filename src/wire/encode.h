@@ -43,7 +43,8 @@ void wire_message_field(struct chain *c, uint32_t field, struct chain *inner);
 void wire_header_field(struct chain *c, uint32_t field, const struct response_header *h);
 /* Size of the header with tag and length, and the same written to `p`; returns its end. */
 size_t wire_header_field_size(const struct response_header *h);
-uint8_t *wire_header_field_write(uint8_t *p, uint32_t field, const struct response_header *h);
+uint8_t *wire_header_field_write(uint8_t *p, uint32_t field,
+                                 const struct response_header *h);
 /* Size of a KeyValue message without tag and length. */
 size_t wire_key_value_size(const struct key_value *kv);
 /* A KeyValue as field `field` (RangeResponse.kvs 2, PutResponse.prev_kv 2, prev_kvs 3). */
