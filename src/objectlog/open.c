@@ -75,7 +75,10 @@ count_objects(void *arg, struct t4_slice key, const struct t4_object_info *info)
     return T4_OK;
 }
 
-/* Objects, but no lock: whose they are cannot be known. */
+/*
+ * Objects, but no lock: whose they are cannot be known.  The lock is looked for again behind
+ * the listing: a bootstrap that began meanwhile makes it first.
+ */
 static t4_status
 check_is_empty(struct objectlog *c, struct error *error)
 {
@@ -84,6 +87,9 @@ check_is_empty(struct objectlog *c, struct error *error)
                                    1, c->options.timeout_ns, count_objects, &n, error);
 
     if (status != T4_OK || n == 0)
+        return status;
+    status = objectlog_read_lock(c, error);
+    if (status != T4_E_NOTFOUND)
         return status;
     error_set(error, T4_E_CORRUPT, "the store %s holds objects but no %s",
               object_url(c->options.store), LOCK_KEY);
@@ -134,8 +140,9 @@ look(struct objectlog *c, enum objectlog_found *found, struct error *error)
         *found = OBJECTLOG_COMPLETE;
         return check_complete(c, error);
     }
+    status = c->has_leader ? T4_OK : check_is_empty(c, error);
     *found = c->has_leader ? OBJECTLOG_UNFINISHED : OBJECTLOG_EMPTY;
-    return c->has_leader ? T4_OK : check_is_empty(c, error);
+    return status;
 }
 
 t4_status
