@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -58,13 +59,14 @@ dir_read_info(const struct t4_store *s, struct t4_call *call, int fd, struct t4_
     for (int i = 7; i >= 0 && got == DIR_TRAILER; i--)
         length = length << 8 | trailer[8 + i];
     if (got != DIR_TRAILER || memcmp(trailer, "t4object", 8) != 0 || length != body) {
-        dir_fail(s, call, EBADMSG, T4_E_CORRUPT, "use", key);
-        return s->host->fail(
-            call, T4_E_CORRUPT, s->path,
-            "a file that is no object, or a damaged one, is in the place "
-            "of an object",
-            "files of others must not be put into the directory; restore "
-            "a damaged one from a copy");
+        char message[512];
+
+        snprintf(message, sizeof message, "%s: the file of %.*s", s->path,
+                 (int)(key.len < 200 ? key.len : 200), (const char *)key.data);
+        return s->host->fail(call, T4_E_CORRUPT, message,
+                             "it is no object, or a damaged one",
+                             "files of others must not be put into the directory; "
+                             "restore a damaged one from a copy");
     }
     info->length = body;
     info->modified_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;

@@ -105,7 +105,8 @@ bool fault_read_latency(const char *text, struct fault_latency *out);
 double fault_latency_ms(const struct fault_latency *l, double percent);
 /*
  * Reads the control file; without one the script is empty.  INVALID: a line that cannot be
- * understood, named to the call.  `consume`: counters of lines that are gone are forgotten.
+ * understood, named to the call. What lines that are gone had used up is
+ * forgotten.
  */
 t4_status fault_read_script(struct t4_store *s, struct t4_call *call,
                             struct fault_script *out);

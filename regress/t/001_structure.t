@@ -221,8 +221,10 @@ my %toy = (
     'src/mid/mid.h' => "#include \"low/low.h\"\n",
     'src/mid/mid.c' => "#include \"mid/mid.h\"\n#include <unistd.h>\n",
     'src/high/high.c' => "#include \"mid/mid.h\"\n",
+    'plugins/q_common/q.h' => "#include <stdint.h>\n",
     'plugins/p/p.h' => "#include <stdint.h>\n",
-    'plugins/p/p.c' => "#include \"t4_plugin.h\"\n#include \"p.h\"\n#include <lmdb.h>\n",
+    'plugins/p/p.c' => "#include \"t4_plugin.h\"\n#include \"p.h\"\n#include <lmdb.h>\n" .
+        "#include \"q_common/q.h\"\n",
 );
 
 sub toy_tree {
@@ -250,6 +252,7 @@ subtest 'the rules are noticed when broken' => sub {
         [ 'folder without a line', 'src/new/x.c', "\n", qr/new\/x\.c: its folder has no line/ ],
         [ 'file of 1501 lines', 'src/low/long.c', "\n" x 1501, qr/1501 lines/ ],
         [ 'plugin with an inner header', 'plugins/p/p.c', "#include \"low/low.h\"\n", qr/a plugin includes low/ ],
+        [ 'plugin with another one', 'plugins/q/q.c', "#include \"p/p.h\"\n", qr/a plugin includes p/ ],
         [ 'the same in brackets', 'plugins/p/p.c', "#include <low/low.h>\n", qr/a plugin includes low/ ],
         [ 'a circle in LAYERS', 'src/LAYERS', "include P :\nlow : include mid\nmid : low\nhigh : mid\n", qr/not stand above/ ],
         [ 'a folder twice', 'src/LAYERS', $toy{'src/LAYERS'} . "low : include\n", qr/low stands there twice/ ],
