@@ -12,6 +12,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -566,8 +567,10 @@ def refusals():
 
 SERVER = servers.real_server()
 if SERVER is None:
-    TAP.ok(os.environ.get("CI") != "true", "without a real server: regress/object-servers/build "
-           "makes one, and CI must have one")
+    # versitygw needs Go, moto an index of Python packages: a bare Debian may have neither
+    TAP.ok(os.environ.get("CI") != "true" or shutil.which("go") is None,
+           "without a real server: regress/object-servers/build makes one, and CI with Go must "
+           "have one")
 else:
     with SERVER.start():
         SERVER.make_bucket("bucket")
