@@ -208,6 +208,7 @@ wal_start(struct wal *w, uint64_t generation, uint64_t term, struct error *error
     mutex_unlock(&w->lock);
     w->last_revision = start.revision;
     w->marked = true;
+    w->continues = false; /* started again (another term): in a segment of its own */
     atomic_store(&w->written, start.first_index - 1);
     atomic_store(&w->synced, start.first_index - 1);
     atomic_store(&w->wants, true);
@@ -508,6 +509,12 @@ wal_write(struct wal *w, struct wal_group *g, struct error *error)
         metric_add(w->options.metrics, METRIC_WAL_ENTRIES, g->entries);
     }
     return T4_OK;
+}
+
+void
+wal_set_object_frontier(struct wal *w, uint64_t index)
+{
+    atomic_store_explicit(&w->object_frontier, index, memory_order_relaxed);
 }
 
 void

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "fmt/entry.h"
 #include "wal/wal_int.h"
 
 #define SCAN_CHUNK (1024u * 1024)
@@ -420,16 +421,16 @@ sync_found(struct scan *s)
     return status;
 }
 
-static t4_status
-replay_all(struct wal *w, uint64_t flushed, uint64_t last, wal_replay_fn *replay,
-           void *arg, struct error *error)
+t4_status
+wal_replay(struct wal *w, uint64_t after, uint64_t last, wal_replay_fn *replay, void *arg,
+           struct error *error)
 {
     struct wal_reader *r;
     t4_status status;
 
-    if (last <= flushed)
+    if (last <= after)
         return T4_OK;
-    status = wal_reader_open_at(w, flushed + 1, &r, error);
+    status = wal_reader_open_at(w, after + 1, &r, error);
     if (status != T4_OK)
         return status;
     do {
@@ -437,13 +438,70 @@ replay_all(struct wal *w, uint64_t flushed, uint64_t last, wal_replay_fn *replay
         uint64_t index;
 
         status = wal_reader_next(r, last, &index, &entry, error);
-        if (status == T4_OK && index > flushed)
+        if (status == T4_OK && index > after)
             status = replay(arg, index, entry, error);
         if (status == T4_OK && index == last)
             break;
     } while (status == T4_OK);
     wal_reader_close(r);
     return status;
+}
+
+uint64_t
+wal_last_index(struct wal *w)
+{
+    return atomic_load(&w->written);
+}
+
+/* --- cutting --- */
+
+static t4_status
+note_revision(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
+{
+    struct byte_reader r = reader_of(bytes);
+    struct entry e;
+
+    (void)index;
+    (void)error;
+    *(int64_t *)arg = entry_decode_head(&r, &e) ? e.revision : -1;
+    return T4_OK;
+}
+
+t4_status
+wal_cut(struct wal *w, uint64_t index, struct error *error)
+{
+    int64_t revision = -1;
+    t4_status status = T4_OK;
+
+    if (index >= atomic_load(&w->written))
+        return T4_OK;
+    if (index > 0)
+        status = wal_replay(w, index - 1, index, note_revision, &revision, error);
+    if (status ==
+        T4_E_NOTFOUND) /* older than what the log holds: its revision is not known */
+        status = T4_OK;
+    if (status != T4_OK)
+        return status;
+    mutex_lock(&w->lock);
+    for (size_t i = 0; i < w->count; i++) {
+        struct segment *s = w->segments[i];
+
+        if (!s->live || s->last_index <= index)
+            continue;
+        if (s->first_index > index)
+            s->live = false;
+        s->last_index = index;
+        while (s->points.count > 0 && s->points.at[s->points.count - 1].index > index)
+            s->points.count--;
+    }
+    mutex_unlock(&w->lock);
+    w->continues = false;
+    w->last_revision = revision;
+    if (w->flushed > index)
+        w->flushed = index; /* the caller drops the engine */
+    atomic_store(&w->written, index);
+    atomic_store(&w->synced, index);
+    return T4_OK;
 }
 
 static t4_status
@@ -467,10 +525,10 @@ recover(struct wal *w, wal_replay_fn *replay, void *arg, struct wal_recovered *f
     found->last_index = s.end;
     found->torn = s.stopped;
     w->generation = found->generation;
-    w->object_frontier = found->object_frontier;
+    atomic_store(&w->object_frontier, found->object_frontier);
     atomic_store(&w->written, s.end);
     atomic_store(&w->synced, s.end);
-    return replay_all(w, w->flushed, s.end, replay, arg, error);
+    return replay != NULL ? wal_replay(w, w->flushed, s.end, replay, arg, error) : T4_OK;
 }
 
 static t4_status

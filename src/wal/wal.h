@@ -60,8 +60,9 @@ struct wal_recovered {
 /*
  * Opens the log and recovers: checks all frames from the segment that holds `flushed` on,
  * syncs them (a kill -9 leaves frames that only the page cache holds, and from now on the
- * engine and clients may be shown them), then replays those above `flushed`.  Creates and
- * writes no file.  A missing directory is an empty log.
+ * engine and clients may be shown them), then replays those above `flushed` (replay NULL: the
+ * caller does so by wal_replay()).  Creates and writes no file.  A missing directory is an
+ * empty log.
  *
  * recovered->last_index below `flushed` means that the log ends before what the engine
  * holds: the caller decides whether to go on; wal_start() then begins at flushed + 1.
@@ -72,6 +73,22 @@ struct wal_recovered {
 t4_status wal_open(const struct wal_options *options, uint64_t flushed,
                    wal_replay_fn *replay, void *arg, struct wal **out,
                    struct wal_recovered *recovered, struct error *error);
+
+/*
+ * Between wal_open() and wal_start(): the log ends at `index` (at least `flushed`, at most
+ * last_index).  What stands behind stays in the files; the start frame of the segment that
+ * wal_start() begins declares it void.
+ */
+t4_status wal_cut(struct wal *w, uint64_t index, struct error *error);
+/*
+ * Replays entries after+1 to last (written ones) with `replay`, through a reader.  Any thread.
+ */
+t4_status wal_replay(struct wal *w, uint64_t after, uint64_t last, wal_replay_fn *replay,
+                     void *arg, struct error *error);
+/* Index of the newest entry written (after wal_open(): found).  Any thread. */
+uint64_t wal_last_index(struct wal *w);
+/* From now on frames say that the object chain holds everything up to `index`.  Any thread. */
+void wal_set_object_frontier(struct wal *w, uint64_t index);
 
 /*
  * Makes the log ready for appending: continues the last segment if everything behind its

@@ -148,9 +148,10 @@ struct wal {
     /* [sync thread] */
     bool continues;   /* recovery: the last started segment may be continued */
     uint64_t flushed; /* as given to wal_open() */
-    uint64_t generation, term, object_frontier;
-    int64_t last_revision; /* of entry `written`; -1: not known */
-    bool marked;           /* the newest frame's synced_through is `written` */
+    uint64_t generation, term;
+    _Atomic uint64_t object_frontier; /* for frames to come */
+    int64_t last_revision;            /* of entry `written`; -1: not known */
+    bool marked;                      /* the newest frame's synced_through is `written` */
     struct segment **unsynced;
     size_t unsynced_count, unsynced_capacity;
     struct part *parts; /* plan of the group that is being written */
