@@ -4,7 +4,8 @@
  * Bytes (varint = LEB128, at most 64 bits):
  *
  *   u8 format (1) · u8 kind · varint index · varint term · varint revision · varint time_ms
- *   varint compact_revision (kind 2 only) · varint number of mutations, then for each:
+ *   varint compact_revision (kinds 2 and 3) · kind 3: varint generation · varint base_index ·
+ *   varint base_revision · varint number of mutations, then for each:
  *     u8 space ('k', 's', 'l') · u8 flags (1 tombstone) · varint key length · key
  *     without the tombstone flag: varint value length · value
  *     and in space 'k': varint create_revision · varint version · varint lease (as uint64)
@@ -27,8 +28,13 @@ entry_encode_head(struct buffer *out, const struct entry *e)
     buffer_append_varint(out, e->term);
     buffer_append_varint(out, (uint64_t)e->revision);
     buffer_append_varint(out, e->time_ms);
-    if (e->kind == ENTRY_COMPACTION)
+    if (e->kind != ENTRY_NORMAL)
         buffer_append_varint(out, (uint64_t)e->compact_revision);
+    if (e->kind == ENTRY_RESET) {
+        buffer_append_varint(out, e->reset.generation);
+        buffer_append_varint(out, e->reset.base_index);
+        buffer_append_varint(out, (uint64_t)e->reset.base_revision);
+    }
     buffer_append_varint(out, e->mutations);
 }
 
@@ -65,14 +71,19 @@ entry_decode_head(struct byte_reader *r, struct entry *e)
     if (reader_u8(r) != FORMAT)
         r->bad = true;
     e->kind = (enum entry_kind)reader_u8(r);
-    if (e->kind != ENTRY_NORMAL && e->kind != ENTRY_COMPACTION)
+    if (e->kind < ENTRY_NORMAL || e->kind > ENTRY_RESET)
         r->bad = true;
     e->index = reader_varint(r);
     e->term = reader_varint(r);
     e->revision = (int64_t)reader_varint(r);
     e->time_ms = reader_varint(r);
-    if (e->kind == ENTRY_COMPACTION)
+    if (e->kind != ENTRY_NORMAL)
         e->compact_revision = (int64_t)reader_varint(r);
+    if (e->kind == ENTRY_RESET) {
+        e->reset.generation = reader_varint(r);
+        e->reset.base_index = reader_varint(r);
+        e->reset.base_revision = (int64_t)reader_varint(r);
+    }
     mutations = reader_varint(r);
     if (e->revision < 0 || e->compact_revision < 0 || mutations > reader_left(r))
         r->bad = true;

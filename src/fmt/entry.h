@@ -23,7 +23,17 @@
 
 #define MUTATION_TOMBSTONE 1u
 
-enum entry_kind { ENTRY_NORMAL = 1, ENTRY_COMPACTION = 2 };
+/*
+ * ENTRY_RESET: the log goes on where the tail of a predecessor may have been lost.  Revision
+ * and compacted revision jump above every revision that may have been given out (design I10).
+ */
+enum entry_kind { ENTRY_NORMAL = 1, ENTRY_COMPACTION = 2, ENTRY_RESET = 3 };
+
+struct entry_reset {
+    uint64_t generation; /* of the log from here on */
+    uint64_t base_index; /* newest entry that was kept */
+    int64_t base_revision;
+};
 
 struct entry {
     uint64_t index; /* grows by one per entry, the first is 1 */
@@ -31,7 +41,8 @@ struct entry {
     int64_t revision; /* of the store after this entry */
     uint64_t time_ms; /* wall clock, never decreasing; serves history only */
     enum entry_kind kind;
-    int64_t compact_revision; /* ENTRY_COMPACTION: new compacted revision */
+    int64_t compact_revision; /* ENTRY_COMPACTION, ENTRY_RESET: new compacted revision */
+    struct entry_reset reset; /* ENTRY_RESET */
     uint32_t mutations;       /* how many follow */
 };
 

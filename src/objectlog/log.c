@@ -67,6 +67,7 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
     }
     t->term = s.term;
     if (s.fence) {
+        t->foreign_fence |= s.writer != c->options.incarnation;
         t->ignored++;
         return T4_OK;
     }
@@ -78,6 +79,7 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
     sha256(buffer_slice(&c->object), t->hash);
     status = deliver(c, key, &s, fn, arg, error);
     t->last_index = s.last_index;
+    t->foreign_fence = false;
     t->segments++;
     return status;
 }
@@ -99,7 +101,8 @@ t4_status
 objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                struct objectlog_tail *tail, struct error *error)
 {
-    const struct chain_floor *floor = &c->manifest.floor;
+    const struct chain_floor *floor =
+        c->begin.next_slot > c->manifest.floor.next_slot ? &c->begin : &c->manifest.floor;
     struct objectlog_tail t = {.next_slot = floor->next_slot,
                                .last_index = floor->last_index,
                                .term = floor->term};
@@ -133,8 +136,24 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
     c->next_slot = t.next_slot;
     c->last_index = t.last_index;
     memcpy(c->hash, t.hash, HASH_BYTES);
+    c->seen_term = t.term;
     c->positioned = c->term != 0;
     return T4_OK;
+}
+
+void
+objectlog_begin_at(struct objectlog *c, const struct chain_floor *place)
+{
+    c->begin = *place;
+}
+
+void
+objectlog_place(const struct objectlog *c, struct chain_floor *place)
+{
+    *place = (struct chain_floor){.next_slot = c->next_slot,
+                                  .term = c->term > c->seen_term ? c->term : c->seen_term,
+                                  .last_index = c->last_index};
+    memcpy(place->hash, c->hash, HASH_BYTES);
 }
 
 /* --- appending ------------------------------------------------------------------------------------ */
@@ -168,6 +187,11 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id,
             return error_set(error, T4_E_PRECONDITION,
                              "%s is of the higher term %" PRIu64 ": another server leads",
                              key, there.term);
+        if (there.term == c->term && there.fence &&
+            there.writer == c->options.incarnation) { /* our barrier: see put_fence() */
+            c->next_slot++;
+            continue;
+        }
         if (there.term == c->term)
             return broken(key, error, "another server writes with our term");
         c->next_slot++;

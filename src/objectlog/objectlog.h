@@ -88,7 +88,18 @@ struct objectlog_tail {
     uint64_t next_slot, last_index, term; /* term: highest seen */
     uint8_t hash[HASH_BYTES];
     uint64_t segments, ignored; /* data segments accepted, objects passed over */
+    /* Behind the last accepted data segment stands a fence of another data directory. */
+    bool foreign_fence;
 };
+/*
+ * Begins the next objectlog_read() at a place that this data directory has read up to before,
+ * unless the manifest's floor is above it.
+ */
+void objectlog_begin_at(struct objectlog *c, const struct chain_floor *place);
+/* Where the chain ends after objectlog_read() and each objectlog_append(). */
+void objectlog_place(const struct objectlog *c, struct chain_floor *place);
+/* Reads the lock again: has anybody taken it?  NOTFOUND: it is gone (nobody may do that). */
+t4_status objectlog_look_at_lock(struct objectlog *c, struct error *error);
 /*
  * Reads all accepted segments up to the tail.  Afterwards a chain that was taken over goes on
  * at that tail.  CORRUPT names the slot.

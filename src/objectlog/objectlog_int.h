@@ -44,7 +44,9 @@ struct objectlog {
     struct cluster_object cluster;
     bool has_cluster;
 
-    uint64_t term; /* ours; 0: not taken over */
+    struct chain_floor begin; /* of the next read; next_slot 0: the floor */
+    uint64_t seen_term;       /* highest in the chain as it was read */
+    uint64_t term;            /* ours; 0: not taken over */
     uint64_t fence_slot;
     bool positioned; /* objectlog_read() has brought the tail to the fence */
     uint64_t next_slot, last_index;

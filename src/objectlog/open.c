@@ -19,7 +19,7 @@ objectlog_damaged(const char *key, t4_status status, struct error *error)
                   key);
         return error_hint(error, "start that version, or a newer one");
     }
-    error_set(error, T4_E_CORRUPT, "the object %s is objectlog_damaged", key);
+    error_set(error, T4_E_CORRUPT, "the object %s is damaged", key);
     return error_hint(error,
                       "do not delete it: restore it from a version or a copy that the "
                       "store keeps");

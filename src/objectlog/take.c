@@ -5,7 +5,8 @@
  *   1 CAS the next term into leader-lock
  *   2 CAS the term into manifest/latest: from now on no older leader can write a manifest
  *   3 from the floor of *that* version on, put a fence into the first free slot, passing over
- *     slots that lower terms hold; a higher term in any of them ends it
+ *     slots that lower terms hold; a higher term in any of them ends it.  Under load a second
+ *     fence, some slots ahead, stops the older leader first (put_fence)
  *   4 read the manifest again: if it no longer carries our term, somebody newer may have
  *     moved the floor past our fence, and our fence fences nothing
  *
@@ -80,6 +81,9 @@ objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
     return status;
 }
 
+#define BARRIER_AFTER 3u /* slots found filled before a barrier is put ... */
+#define BARRIER_AHEAD 8u /* ... so many slots ahead */
+
 /* --- the steps -------------------------------------------------------------------------------- */
 
 static t4_status
@@ -152,6 +156,41 @@ find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error
     return status;
 }
 
+/* One attempt at one slot.  PRECONDITION: it is filled; *higher: by this higher term, or 0. */
+static t4_status
+put_fence_at(struct objectlog *c, struct segment *fence, uint64_t slot, uint64_t *higher,
+             struct error *error)
+{
+    char key[SLOT_KEY_BYTES];
+    struct segment there;
+    t4_status status;
+
+    objectlog_new_put_id(c, fence->put_id);
+    buffer_clear(&c->scratch);
+    segment_encode(&c->scratch, fence);
+    slot_key(key, slot);
+    status =
+        objectlog_put(c, key, buffer_slice(&c->scratch), NULL, objectlog_is_my_segment,
+                      fence->put_id, TRY, &c->object, NULL, error);
+    if (status != T4_E_PRECONDITION)
+        return status;
+    status = segment_decode(buffer_slice(&c->object), &there);
+    if (status != T4_OK)
+        return objectlog_damaged(key, status, error);
+    if (there.term > c->term)
+        *higher = there.term;
+    if (there.term == c->term && there.fence && there.writer == c->options.incarnation)
+        return T4_OK; /* the barrier */
+    return T4_E_PRECONDITION;
+}
+
+/*
+ * The fence goes into the first free slot.  A leader under load fills slots faster than a
+ * taker-over finds them filled: after a few of those a fence some slots ahead is a *barrier*
+ * that it runs into, so that the search ends.  What it still puts below is read as any other
+ * segment, since the search goes on slot by slot; the first fence found free, or the barrier,
+ * is the one that counts.
+ */
 static t4_status
 put_fence(struct objectlog *c, uint64_t slot, struct error *error)
 {
@@ -161,30 +200,28 @@ put_fence(struct objectlog *c, uint64_t slot, struct error *error)
                             .term = c->term,
                             .writer = c->options.incarnation,
                             .fence = true};
+    uint64_t ahead = BARRIER_AHEAD, higher = 0;
+    bool barrier = false;
+    unsigned lost = 0;
 
-    objectlog_new_put_id(c, fence.put_id);
     for (;; slot++) {
-        char key[SLOT_KEY_BYTES];
-        struct segment there;
-        t4_status status;
+        t4_status status = put_fence_at(c, &fence, slot, &higher, error);
 
-        buffer_clear(&c->scratch);
-        segment_encode(&c->scratch, &fence);
-        slot_key(key, slot);
-        status = objectlog_put(c, key, buffer_slice(&c->scratch), NULL,
-                               objectlog_is_my_segment, fence.put_id, TRY, &c->object,
-                               NULL, error);
-        if (status == T4_OK) {
+        if (status == T4_OK)
             c->fence_slot = slot;
-            return T4_OK;
-        }
         if (status != T4_E_PRECONDITION)
             return status;
-        status = segment_decode(buffer_slice(&c->object), &there);
-        if (status != T4_OK)
-            return objectlog_damaged(key, status, error);
-        if (there.term > c->term)
-            return deposed(c, there.term, error);
+        if (higher != 0)
+            return deposed(c, higher, error);
+        if (barrier || ++lost < BARRIER_AFTER)
+            continue;
+        status = put_fence_at(c, &fence, slot + ahead, &higher, error);
+        barrier = status == T4_OK;
+        ahead *= 4; /* too near: it was there already */
+        if (higher != 0)
+            return deposed(c, higher, error);
+        if (status != T4_OK && status != T4_E_PRECONDITION)
+            return status;
     }
 }
 
@@ -231,6 +268,17 @@ change(struct objectlog *c, const struct lock_object *next, struct error *error)
     if (c->leader.term != c->term || c->leader.holder != c->options.incarnation)
         return deposed(c, c->leader.term, error);
     return objectlog_swap_lock(c, next, SETTLE, error);
+}
+
+t4_status
+objectlog_look_at_lock(struct objectlog *c, struct error *error)
+{
+    t4_status status = objectlog_read_lock(c, error);
+
+    if (status == T4_OK && c->term != 0 &&
+        (c->leader.term != c->term || c->leader.holder != c->options.incarnation))
+        return deposed(c, c->leader.term, error);
+    return status;
 }
 
 t4_status
