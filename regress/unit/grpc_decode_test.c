@@ -346,7 +346,7 @@ check_one(const char *key, const char *value)
                        .value = grpc_slice_from_static_string(value)};
     grpc_metadata_array list = {1, 1, &m};
 
-    return check_metadata(&list);
+    return check_metadata(&list, NULL, NULL);
 }
 
 static void
@@ -372,7 +372,7 @@ test_metadata(void **state)
         assert_int_equal(check_one("client-api-version", good[i]), ETCD_OK);
     assert_int_equal(check_one("t4-durability", "local"), ETCD_OK);
     assert_int_equal(check_one("t4-durability", "object"), ETCD_DURABILITY_UNREACHABLE);
-    assert_int_equal(check_one("t4-durability", ""), ETCD_DURABILITY_UNREACHABLE);
+    assert_int_equal(check_one("t4-durability", ""), ETCD_DURABILITY_UNKNOWN);
     assert_int_equal(check_one("hasleader", "true"), ETCD_OK);
     assert_int_equal(check_one("token", "\xff"), ETCD_OK);
 }

@@ -20,6 +20,7 @@
 #undef NS_PER_S
 #undef AT
 #include "server/options.c"
+#include "server/store_options.c"
 #undef KI
 #include "server/values.c"
 
@@ -273,6 +274,25 @@ static const struct {
     {"segment-max-size-mb", "1024", {"0", "1025", "-1", "16MB", ""}},
     {"segment-max-age-sec", "10", {"-1", "31536001", "10s", "x"}},
     {"moved", "true", {"maybe", "2", ""}},
+    {"object-store", "s3://bucket/some/prefix", {"", "bucket"}},
+    {"wal-sync-upload", "false", {"maybe", ""}},
+    {"upload-max-age", "10ms", {"9ms", "2h", "10"}},
+    {"take-over-now", "true", {"2"}},
+    {"discard-divergent-tail", "true", {"2"}},
+    {"leadership-lease", "500ms", {"499ms", "11m", "6"}},
+    {"object-store-timeout", "1s", {"999ms", "11m", "20"}},
+    {"object-store-unsafe", "true", {"2"}},
+    {"s3-bucket", "bucket", {""}},
+    {"s3-prefix", NULL, {"without-a-bucket"}},
+    {"s3-endpoint", "http://127.0.0.1:9000", {""}},
+    {"s3-region", "eu-central-1", {""}},
+    {"s3-profile", "ops", {""}},
+    {"s3-access-key-id", "AKIA", {""}},
+    {"s3-secret-access-key", NULL, {NULL}},
+    {"s3-session-token", NULL, {NULL}},
+    {"s3-ca-bundle", "/etc/ca.pem", {""}},
+    {"gcs-credentials-file", "/etc/key.json", {""}},
+    {"gcs-endpoint", "http://127.0.0.1:9000", {""}},
     {"listen",
      "127.0.0.1:1,[::1]:2,unix:/x",
      {"", "127.0.0.1", "127.0.0.1:1,", "127.0.0.1:1,127.0.0.1:01", "http://127.0.0.1:1"}},
@@ -313,11 +333,13 @@ every_flag(void **state)
         }
         option_variable(row->name, name, sizeof name);
         option_range(row, range, sizeof range);
-        snprintf(flag, sizeof flag, "--%s=%s", flags[i].name, flags[i].good);
-        snprintf(variable, sizeof variable, "%s=%s", name, flags[i].good);
-        accepts(NULL, flag);
-        accepts(variable, NULL);
-        if (row->type != OPTION_BOOL) {
+        if (flags[i].good != NULL) {
+            snprintf(flag, sizeof flag, "--%s=%s", flags[i].name, flags[i].good);
+            snprintf(variable, sizeof variable, "%s=%s", name, flags[i].good);
+            accepts(NULL, flag);
+            accepts(variable, NULL);
+        }
+        if (flags[i].good != NULL && row->type != OPTION_BOOL) {
             snprintf(flag, sizeof flag, "--%s", flags[i].name);
             assert_int_equal(parse(NULL, flag, flags[i].good, NULL, NULL), T4_OK);
             refuses(NULL, flag, "value is missing");
@@ -476,12 +498,7 @@ later_flags(void **state)
         {"auth-enabled", "users and roles"},
         {"token-ttl", "users and roles"},
         {"auth-token", "users and roles"},
-        {"object-store", "object store"},
-        {"s3-bucket", "object store"},
-        {"s3-secret-access-key", "object store"},
-        {"gcs-bucket", "object store"},
-        {"wal-sync-upload", "object store"},
-        {"history-retention", "object store"},
+        {"history-retention", "checkpoints"},
         {"peer-listen", "cluster"},
         {"advertise-peer", "cluster"},
         {"follower-wait-mode", "cluster"},
@@ -514,8 +531,37 @@ later_flags(void **state)
         text[strlen(text) - 1] = '\0';
         accepts(text, NULL); /* empty: not set */
     }
-    refuses("T4_S3_SECRET_ACCESS_KEY=hunter2", NULL, "T4_S3_SECRET_ACCESS_KEY");
+}
+
+/* Secrets come by the variable, and go nowhere but to the plugin. */
+static void
+secrets(void **state)
+{
+    (void)state;
+    refuses(NULL, "--s3-secret-access-key=hunter2",
+            "T4_S3_SECRET_ACCESS_KEY|command line");
     assert_null(strstr(failure.message, "hunter2"));
+    refuses(NULL, "--s3-session-token=hunter2", "T4_S3_SESSION_TOKEN");
+    accepts("T4_S3_SECRET_ACCESS_KEY=hunter2", "--s3-bucket=b");
+    assert_string_equal(options.object_store, "s3://b");
+    assert_int_equal(options.n_store_settings, 1);
+    assert_string_equal(options.store_settings[0].name, "s3.secret_access_key");
+    assert_string_equal(options.store_settings[0].value, "hunter2");
+    assert_null(strstr(options.changed, "hunter2"));
+}
+
+static void
+store_urls(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("T4_S3_PREFIX=p/q/", "--s3-bucket=b", NULL, NULL, NULL),
+                     T4_OK);
+    assert_string_equal(options.object_store, "s3://b/p/q");
+    refuses("T4_S3_BUCKET=b", "--object-store=file:///x", "--object-store|one of them");
+    accepts("T4_PLUGIN_OPTION=fault.seed=3,dir.x=1", "--object-store=fault+file:///x");
+    assert_int_equal(options.n_store_settings, 2);
+    assert_string_equal(options.store_settings[0].name, "fault.seed");
+    refuses("T4_PLUGIN_OPTION=s3.region=x", "--object-store=file:///x", "no plugin s3");
 }
 
 static void
@@ -621,6 +667,8 @@ main(void)
         cmocka_unit_test(secrets_are_not_repeated),
         cmocka_unit_test(unknown_flags),
         cmocka_unit_test(later_flags),
+        cmocka_unit_test(secrets),
+        cmocka_unit_test(store_urls),
         cmocka_unit_test(other_variables),
         cmocka_unit_test(help_is_asked_for),
         cmocka_unit_test(help_text),

@@ -202,6 +202,24 @@ lease_restart_all(struct lease_table *t, uint64_t now_ns)
         heap_down(t, i);
 }
 
+void
+lease_renew_all(struct lease_table *t, uint64_t now_ns)
+{
+    for (uint64_t i = 0; i < t->n; i++)
+        t->heap[i]->expires_ns = expiry(now_ns, t->heap[i]->ttl);
+    for (uint64_t i = t->n; i-- > 0;)
+        heap_down(t, i);
+}
+
+void
+lease_shift_all(struct lease_table *t, uint64_t ns)
+{
+    if (ns == 0)
+        return;
+    for (uint64_t i = 0; i < t->n; i++) /* all by the same: their order stays */
+        t->heap[i]->expires_ns += ns;
+}
+
 int64_t
 lease_remaining(const struct lease *l, uint64_t now_ns)
 {

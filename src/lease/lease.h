@@ -52,6 +52,10 @@ void lease_remove(struct lease_table *t, struct lease *l);
 void lease_renew(struct lease_table *t, struct lease *l, uint64_t now_ns);
 /* It expires no earlier than its full time after `from_ns`. */
 void lease_extend(struct lease_table *t, struct lease *l, uint64_t from_ns);
+/* Every lease expires so much later: time that did not count. */
+void lease_shift_all(struct lease_table *t, uint64_t ns);
+/* Every lease gets its full time from now on. */
+void lease_renew_all(struct lease_table *t, uint64_t now_ns);
 /* Gives every lease its logged remainder from now on (recovery is over, serving begins). */
 void lease_restart_all(struct lease_table *t, uint64_t now_ns);
 /* Seconds left, rounded down, as shown; 0 if it has expired. */

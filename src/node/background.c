@@ -68,6 +68,16 @@ background_poke_engine(struct node *n)
 }
 
 void
+background_wait_flush(struct node *n)
+{
+    background_poke_engine(n);
+    mutex_lock(&n->engine_work.lock);
+    if (!n->engine_work.stop)
+        condition_wait_for(&n->engine_work.flushed, &n->engine_work.lock, SECOND / 100);
+    mutex_unlock(&n->engine_work.lock);
+}
+
+void
 background_wait_compaction(struct node *n, struct node_request *r)
 {
     mutex_lock(&n->compact.lock);
@@ -162,6 +172,7 @@ engine_main(void *arg)
             if (!mvcc_flush_is_stuck(n->mvcc) && atomic_exchange(&n->engine_full, false))
                 background_space(n);
             commit_resume(n);
+            condition_signal(&n->engine_work.flushed);
             if (pause > 0 && mvcc_frozen_count(n->mvcc) < FROZEN_HURRY)
                 go_on = engine_sleep(n, pause);
             break;
@@ -223,6 +234,11 @@ keep(struct node *n)
     uint64_t expiry = atomic_load_explicit(&n->next_expiry_ns, memory_order_relaxed);
     struct error error;
 
+    if (n->lead != NULL)
+        leadership_tick(n->lead);
+    if (!atomic_load(&n->leading))
+        return SECOND / 4; /* the log may not be started, and no lease expires here */
+
     if (wal_wants_segment(n->wal)) {
         t4_status status = wal_prepare(n->wal, &error);
 
@@ -234,6 +250,8 @@ keep(struct node *n)
     /* Each time: whoever else sets a cause may have raced with somebody that cleared one. */
     atomic_store(&n->wal_full, wal_nospace(n->wal));
     background_space(n);
+    if (expiry != 0 && expiry <= now && !node_is_proven(n))
+        expiry = now + SECOND / 8; /* asked for: look again soon */
     if (expiry != 0 && expiry <= now)
         submit_internal(n, &n->expire_request, NODE_INTERNAL_EXPIRE, EXPIRE_PENDING,
                         expire_done);
@@ -273,6 +291,7 @@ void
 background_start(struct node *n)
 {
     n->last_remainders_ns = n->options.env->boot_ns(n->options.env->state);
+    atomic_store(&n->threads_run, true);
     thread_start(&n->engine_thread, "t4-engine", engine_main, n);
     thread_start(&n->keeper_thread, "t4-keeper", keeper_main, n);
 }

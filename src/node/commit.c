@@ -5,6 +5,9 @@
  *                                  |
  *   sync thread: take the buffer -> write -> fdatasync -> publish -> answer
  *
+ * With the commit rule OBJECT (lead.c) the sync thread only tells the store thread, and that
+ * one publishes what it has uploaded.
+ *
  * The commit role is exclusive but no thread's property: who enqueues tries the role's lock
  * and, holding it, drains the queue; who does not get it returns at once, because the holder
  * looks at the queue again after unlocking.  So a polling thread never waits for it, and no
@@ -60,23 +63,44 @@ finish(struct node *n, struct node_request *r)
         r->done(r);
 }
 
+/* [publish.lock] Committed; does the request ask for the store, too?  Then it goes on there. */
+static bool
+waits_for_store(struct node *n, struct node_request *r)
+{
+    if (!r->object_durable || atomic_load(&n->object_index) >= r->release_index)
+        return false;
+    r->next = NULL;
+    *n->publish.durable_tail = r;
+    n->publish.durable_tail = &r->next;
+    return true;
+}
+
 void
 commit_answer(struct node *n, struct node_request *r, enum etcd_error error)
 {
-    bool now;
+    bool now, hurry = false;
 
     r->error = error;
     r->release_index = n->index;
     r->next = NULL;
     mutex_lock(&n->publish.lock);
     now = n->publish.now.index >= r->release_index && n->publish.head == NULL;
-    if (!now) {
+    if (n->publish.deposed) {
+        if (error == ETCD_OK)
+            r->error = ETCD_UNKNOWN_OUTCOME;
+        now = true;
+    } else if (!now) {
         *n->publish.tail = r;
         n->publish.tail = &r->next;
+    } else if (waits_for_store(n, r)) {
+        now = false;
+        hurry = true;
     }
     mutex_unlock(&n->publish.lock);
     if (now)
         finish(n, r);
+    if (hurry)
+        leadership_hurry(n->lead);
 }
 
 /* The answer that grants or renews a lease leaves now: its time begins.  [publish.lock] */
@@ -113,44 +137,99 @@ commit_late_leases(struct node *n, uint64_t *published, size_t *count)
     return late;
 }
 
-/* Everything up to the group's end is durable. */
-static void
-publish(struct node *n, const struct commit_group *g)
+/* Takes the answers up to `index` off the list that begins at *head.  [publish.lock] */
+static struct node_request *
+take_released(struct node_request **head, struct node_request ***tail, uint64_t index)
 {
-    uint64_t now_ns = n->options.env->boot_ns(n->options.env->state);
-    struct node_request *released, **end;
-    bool compacted;
+    struct node_request *released = *head, **end = head;
 
-    mutex_lock(&n->publish.lock);
-    compacted = g->compacted > n->publish.now.compacted;
-    n->publish.now = (struct snapshot){g->wal.last_index, g->revision, g->compacted};
-    mvcc_publish(n->mvcc, g->wal.last_index, g->compacted);
-    released = n->publish.head;
-    end = &n->publish.head;
-    while (*end != NULL && (*end)->release_index <= g->wal.last_index) {
-        note_lease(n, *end, now_ns);
+    while (*end != NULL && (*end)->release_index <= index)
         end = &(*end)->next;
+    if (end == head)
+        return NULL;
+    *head = *end;
+    *end = NULL;
+    if (*head == NULL)
+        *tail = head;
+    return released;
+}
+
+/* The released answers that need not wait for the store, too.  [publish.lock] */
+static struct node_request *
+leave_durable(struct node *n, struct node_request *released, bool *hurry)
+{
+    struct node_request *go = NULL, **end = &go;
+
+    while (released != NULL) {
+        struct node_request *r = released;
+
+        released = r->next;
+        if (waits_for_store(n, r)) {
+            *hurry = true;
+            continue;
+        }
+        *end = r;
+        end = &r->next;
     }
-    if (end == &n->publish.head) {
-        released = NULL;
-    } else {
-        n->publish.head = *end;
-        *end = NULL;
-        if (n->publish.head == NULL)
-            n->publish.tail = &n->publish.head;
-    }
-    mutex_unlock(&n->publish.lock);
-    watch_hub_publish(n->hub, g->wal.last_index, g->revision, g->compacted);
-    if (compacted)
-        mvcc_compact(n->mvcc, g->compacted);
+    *end = NULL;
+    return go;
+}
+
+static void
+finish_all(struct node *n, struct node_request *released)
+{
     while (released != NULL) {
         struct node_request *next = released->next;
 
         finish(n, released);
         released = next;
     }
-    if (compacted || mvcc_frozen_count(n->mvcc) > 0)
+}
+
+void
+commit_publish(struct node *n, uint64_t index, int64_t revision, int64_t compacted)
+{
+    uint64_t now_ns = n->options.env->boot_ns(n->options.env->state);
+    struct node_request *released = NULL;
+    bool moved, hurry = false;
+
+    mutex_lock(&n->publish.lock);
+    if (n->publish.deposed || index <= n->publish.now.index) {
+        mutex_unlock(&n->publish.lock);
+        return;
+    }
+    if (compacted < n->publish.now.compacted)
+        compacted = n->publish.now.compacted;
+    moved = compacted > n->publish.now.compacted;
+    n->publish.now = (struct snapshot){index, revision, compacted};
+    mvcc_publish(n->mvcc, index, compacted);
+    released = take_released(&n->publish.head, &n->publish.tail, index);
+    for (struct node_request *r = released; r != NULL; r = r->next)
+        note_lease(n, r, now_ns);
+    if (n->lead != NULL)
+        released = leave_durable(n, released, &hurry);
+    mutex_unlock(&n->publish.lock);
+    if (n->hub != NULL)
+        watch_hub_publish(n->hub, index, revision, compacted);
+    if (moved)
+        mvcc_compact(n->mvcc, compacted);
+    finish_all(n, released);
+    if (hurry)
+        leadership_hurry(n->lead);
+    if (moved || mvcc_frozen_count(n->mvcc) > 0)
         background_poke_engine(n);
+}
+
+void
+commit_uploaded(struct node *n, uint64_t index)
+{
+    struct node_request *released;
+
+    mutex_lock(&n->publish.lock);
+    atomic_store(&n->object_index, index);
+    released = take_released(&n->publish.durable, &n->publish.durable_tail, index);
+    mutex_unlock(&n->publish.lock);
+    finish_all(n, released);
 }
 
 /* --- the log buffer ------------------------------------------------------------------------- */
@@ -319,6 +398,42 @@ commit_drain(struct node *n, bool worker)
     }
 }
 
+/* I5: what these answer is only true while this server leads. */
+static bool
+needs_proof(const struct node_request *r)
+{
+    return r->op == NODE_LEASE_KEEPALIVE || r->op == NODE_LEASE_TIME_TO_LIVE ||
+           r->op == NODE_LEASE_LEASES;
+}
+
+static void
+refuse(struct node *n, struct node_request *r, enum etcd_error error)
+{
+    metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+    r->error = error;
+    r->done(r);
+}
+
+static void
+proof_came(struct leadership_wait *w, bool proven)
+{
+    struct node_request *r = container_of(w, struct node_request, wait);
+
+    if (proven)
+        node_submit(r->node, r);
+    else
+        refuse(r->node, r, ETCD_NO_LEADER);
+}
+
+static void
+wait_for_proof(struct node *n, struct node_request *r)
+{
+    r->node = n;
+    r->wait.done = proof_came;
+    if (!leadership_when_proven(n->lead, &r->wait))
+        refuse(n, r, ETCD_NO_LEADER);
+}
+
 void
 node_submit(struct node *n, struct node_request *r)
 {
@@ -326,9 +441,15 @@ node_submit(struct node *n, struct node_request *r)
 
     r->next = NULL;
     chain_init(&r->response);
+    if (n->lead != NULL && needs_proof(r) && !leadership_is_proven(n->lead)) {
+        wait_for_proof(n, r);
+        return;
+    }
     mutex_lock(&n->queue.lock);
     if (n->queue.closed)
         refused = ETCD_STOPPED;
+    else if (!atomic_load_explicit(&n->leading, memory_order_relaxed))
+        refused = ETCD_NO_LEADER;
     else if ((int)r->op < NODE_INTERNAL && /* of those there are few */
              n->queue.bytes + cost_of(r) + atomic_load(&n->unsynced_bytes) +
                      mvcc_held_bytes(n->mvcc) >
@@ -346,9 +467,7 @@ node_submit(struct node *n, struct node_request *r)
         commit_drain(n, false);
         return;
     }
-    metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
-    r->error = refused;
-    r->done(r);
+    refuse(n, r, refused);
 }
 
 /* --- the sync thread -------------------------------------------------------------------------- */
@@ -454,7 +573,10 @@ sync_main(void *arg)
         }
         if (status == T4_OK && g != NULL) {
             atomic_fetch_sub(&n->unsynced_bytes, g->bytes);
-            publish(n, g);
+            if (n->lead == NULL || n->options.commit_rule == RULE_LOCAL)
+                commit_publish(n, g->wal.last_index, g->revision, g->compacted);
+            if (n->lead != NULL)
+                leadership_synced(n->lead, g->wal.last_index, g->bytes);
             g->bytes = 0;
             wal_group_clear(&g->wal);
         } else if (status != T4_OK) {
@@ -484,6 +606,7 @@ commit_init(struct node *n)
     n->log.writing = mem_zalloc(sizeof *n->log.writing);
     mutex_init(&n->publish.lock);
     n->publish.tail = &n->publish.head;
+    n->publish.durable_tail = &n->publish.durable;
 }
 
 void
@@ -519,9 +642,9 @@ refuse_all(struct node_request *r, enum etcd_error error)
 void
 commit_stop(struct node *n)
 {
-    struct node_request *waiting, *queued;
+    struct node_request *queued;
 
-    /* The role is taken for good: what was evaluated before is in the log buffer. */
+    /* The queue is closed, so nothing is evaluated any more once the role was free. */
     mutex_lock(&n->role);
     mutex_lock(&n->queue.lock);
     queued = n->queue.head;
@@ -530,6 +653,7 @@ commit_stop(struct node *n)
     n->queue.n = 0;
     n->queue.bytes = 0;
     mutex_unlock(&n->queue.lock);
+    mutex_unlock(&n->role);
 
     mutex_lock(&n->log.lock);
     n->log.stop = true;
@@ -537,15 +661,44 @@ commit_stop(struct node *n)
     condition_signal(&n->log.filled);
     mutex_unlock(&n->log.lock);
     thread_join(&n->sync_thread);
+    refuse_all(queued, ETCD_STOPPED); /* certainly not applied */
+}
+
+/* Everything that waits, whatever for.  [publish.lock] */
+static struct node_request *
+take_all_waiting(struct node *n)
+{
+    struct node_request *all;
+
+    *n->publish.durable_tail = n->publish.head;
+    all = n->publish.durable;
+    n->publish.head = n->publish.durable = NULL;
+    n->publish.tail = &n->publish.head;
+    n->publish.durable_tail = &n->publish.durable;
+    return all;
+}
+
+void
+commit_refuse(struct node *n)
+{
+    struct node_request *waiting;
 
     mutex_lock(&n->publish.lock);
-    waiting = n->publish.head;
-    n->publish.head = NULL;
-    n->publish.tail = &n->publish.head;
+    waiting = take_all_waiting(n);
     mutex_unlock(&n->publish.lock);
-    mutex_unlock(&n->role);
-    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME); /* evaluated, but the log failed */
-    refuse_all(queued, ETCD_STOPPED);          /* certainly not applied */
+    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME); /* evaluated, but log or store failed */
+}
+
+void
+commit_depose(struct node *n)
+{
+    struct node_request *waiting;
+
+    mutex_lock(&n->publish.lock);
+    n->publish.deposed = true;
+    waiting = take_all_waiting(n);
+    mutex_unlock(&n->publish.lock);
+    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME);
 }
 
 void

@@ -83,6 +83,7 @@ catch_up_leases(struct node *n)
     size_t count;
     struct late_lease *late = commit_late_leases(n, &n->leases_index, &count);
 
+    lease_shift_all(n->leases, atomic_exchange(&n->unproven_ns, 0));
     for (size_t i = 0; i < count; i++) {
         struct lease *l = lease_find(n->leases, late[i].id);
 
@@ -387,6 +388,10 @@ evaluate_keepalive(struct node *n, struct node_request *r)
     int64_t ttl = 0;
 
     r->evaluated_ns = now;
+    if (!node_is_proven(n)) { /* asked for before it came here, and lost meanwhile */
+        answer(n, r, ETCD_NO_LEADER, false);
+        return;
+    }
     if (l != NULL && has_expired(n, l, now)) {
         /* Expired: it is answered only after its end is decided, never revived. */
         error = revoke(n, l);
@@ -489,10 +494,11 @@ static void
 evaluate_expire(struct node *n, struct node_request *r)
 {
     uint64_t now = boot_ns(n), until = now + EXPIRE_TURN_NS;
-    enum etcd_error error = ETCD_OK;
+    enum etcd_error error = node_is_proven(n) ? ETCD_OK : ETCD_NO_LEADER;
     bool logged = false;
 
-    for (unsigned i = 0; i < EXPIRE_TURN && (i == 0 || boot_ns(n) < until); i++) {
+    for (unsigned i = 0;
+         error == ETCD_OK && i < EXPIRE_TURN && (i == 0 || boot_ns(n) < until); i++) {
         struct lease *l = lease_first(n->leases);
 
         if (l == NULL || !has_expired(n, l, now))
@@ -553,6 +559,7 @@ evaluate_is_heavy(const struct node_request *r)
     switch ((int)r->op) {
     case NODE_PUT:
     case NODE_COMPACT:
+    case NODE_BARRIER:
     case NODE_LEASE_GRANT:
     case NODE_LEASE_KEEPALIVE: return false;
     case NODE_DELETE_RANGE: return !range_is_single(r->delete_range.range_end);
@@ -573,6 +580,10 @@ needs_space(const struct node_request *r)
 void
 evaluate(struct node *n, struct node_request *r)
 {
+    if (!atomic_load_explicit(&n->leading, memory_order_relaxed)) {
+        answer(n, r, ETCD_NO_LEADER, false);
+        return;
+    }
     if (needs_space(r) && atomic_load_explicit(&n->nospace, memory_order_relaxed)) {
         answer(n, r, ETCD_NO_SPACE, false);
         return;
@@ -583,6 +594,7 @@ evaluate(struct node *n, struct node_request *r)
     case NODE_TXN: evaluate_keys(n, r); return;
     case NODE_COMPACT: evaluate_compact(n, r); return;
     case NODE_INTERNAL_FREEZE: evaluate_freeze(n, r); return;
+    case NODE_BARRIER: answer(n, r, ETCD_OK, false); return;
     default: break;
     }
     if ((int)r->op < NODE_INTERNAL)

@@ -74,7 +74,7 @@ identity_text(const struct identity *id, const struct env_stat *st, struct buffe
     text_end(out);
 }
 
-static t4_status
+t4_status
 identity_write(struct node *n, struct error *error)
 {
     struct env *env = n->options.env;
@@ -100,6 +100,8 @@ identity_write(struct node *n, struct error *error)
         status = env->rename(env->state, temporary, path, error);
     if (status == T4_OK)
         status = env->sync_dir(env->state, n->data_dir, error);
+    if (status == T4_OK)
+        n->identity.fresh = false;
     buffer_free(&text);
     mem_free(temporary);
     mem_free(path);
@@ -167,6 +169,7 @@ identity_read(struct node *n, struct env_file *file, const char *path,
                    "revisions for different writes");
     }
     n->identity.incarnation = random_id(env);
+    n->identity.copied = true;
     return identity_write(n, error);
 }
 
@@ -193,8 +196,9 @@ identity_open(struct node *n, struct error *error)
                                         .lineage = random_id(env),
                                         .generation = 1,
                                         .incarnation = random_id(env),
-                                        .member_id = random_id(env)};
-        status = identity_write(n, error);
+                                        .member_id = random_id(env),
+                                        .fresh = true};
+        status = T4_OK;
     } else {
         error_set(error, status, "cannot open %s: %s", path, status_text(status));
     }

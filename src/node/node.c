@@ -1,8 +1,8 @@
 /*
  * node.c - assembly of a database, reads at the published state, status.
  *
- * Order of starting: identity and lock -> engine -> recovery -> watch hub -> sync thread ->
- * engine and keeper threads.  Stopping goes the other way round.
+ * Order of starting: identity and lock -> engine -> recovery -> store thread (with a store) ->
+ * watch hub -> sync thread -> engine and keeper threads.  Stopping goes the other way round.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -30,6 +30,11 @@ node_options_default(struct node_options *o)
         .max_txn_ops = 128,
         .workers = 2,
         .watch_progress_ns = 600 * (uint64_t)1000000000,
+        .commit_rule = RULE_OBJECT,
+        .lease_ms = 6000,
+        .upload_age_ns = 10 * (uint64_t)1000000000,
+        .store_timeout_ns = 20 * (uint64_t)1000000000,
+        .store_grace_ns = 5 * (uint64_t)1000000000,
     };
 }
 
@@ -39,15 +44,41 @@ hub_failed(void *arg, const struct error *error)
     node_fatal(arg, error);
 }
 
-static t4_status
-open_engine(struct node *n, struct error *error)
+struct wipe {
+    struct env *env;
+    const char *dir;
+};
+
+static void
+wipe_file(void *arg, const char *name)
+{
+    struct wipe *w = arg;
+    size_t size = strlen(w->dir) + strlen(name) + 2;
+    char *path = mem_alloc(size);
+
+    snprintf(path, size, "%s/%s", w->dir, name);
+    w->env->unlink(w->env->state, path, NULL);
+    mem_free(path);
+}
+
+t4_status
+node_open_engine(struct node *n, bool drop, struct error *error)
 {
     const struct t4_engine_ops *ops = n->options.engine_ops;
+    struct env *env = n->options.env;
     size_t size = strlen(n->data_dir) + 8;
     char *dir = mem_alloc(size);
     t4_status status;
 
     snprintf(dir, size, "%s/engine", n->data_dir);
+    if (n->engine != NULL)
+        engine_close(n->engine);
+    n->engine = NULL;
+    if (drop) {
+        struct wipe w = {env, dir};
+
+        env->list(env->state, dir, wipe_file, &w, NULL);
+    }
     status = engine_open(
         ops != NULL ? ops : engine_memory_ops(), n->options.engine_plugin,
         ops != NULL ? n->options.engine_name : "memory", dir, &n->engine, error);
@@ -91,6 +122,7 @@ release(struct node *n)
 {
     if (n->hub != NULL)
         watch_hub_free(n->hub);
+    leadership_free(n->lead);
     if (n->wal != NULL)
         wal_close(n->wal);
     mvcc_free(n->mvcc);
@@ -101,6 +133,7 @@ release(struct node *n)
     lease_table_free(n->leases);
     buffer_free(&n->entry);
     commit_free(n);
+    condition_destroy(&n->engine_work.flushed);
     condition_destroy(&n->engine_work.wake);
     mutex_destroy(&n->engine_work.lock);
     condition_destroy(&n->keeper_work.wake);
@@ -110,6 +143,16 @@ release(struct node *n)
     mem_free(n->name);
     mem_free(n->data_dir);
     mem_free(n);
+}
+
+/* The bound of the wall clock, see entry_time_ms(). */
+static void
+start_clock(struct node *n)
+{
+    struct env *env = n->options.env;
+
+    n->clock_start_boot_ns = env->boot_ns(env->state);
+    n->clock_start_wall_ms = env->wall_ns(env->state) / 1000000;
 }
 
 t4_status
@@ -132,28 +175,40 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     mutex_init(&n->compact.lock);
     mutex_init(&n->engine_work.lock);
     condition_init(&n->engine_work.wake);
+    condition_init(&n->engine_work.flushed);
     mutex_init(&n->keeper_work.lock);
     condition_init(&n->keeper_work.wake);
 
     status = identity_open(n, error);
+    if (status == T4_OK && o->store != NULL)
+        status = lead_identify(n, error);
+    else if (status == T4_OK && n->identity.fresh)
+        status = identity_write(n, error);
     if (status == T4_OK)
-        status = open_engine(n, error);
+        status = node_open_engine(
+            n, o->store != NULL && (o->discard_divergent_tail || n->identity.copied),
+            error);
     if (status == T4_OK)
         status = node_recover(n, error);
+    if (status == T4_OK) {
+        start_clock(n);
+        atomic_store(&n->leading, n->lead == NULL);
+    }
+    if (status == T4_OK && n->lead != NULL)
+        status = lead_start(n, error);
     if (status != T4_OK) {
+        lead_stop(n);
         release(n);
         return status;
     }
-    n->clock_start_boot_ns = env->boot_ns(env->state);
-    n->clock_start_wall_ms = env->wall_ns(env->state) / 1000000;
-    if (n->clock_start_wall_ms < n->time_ms)
-        n->clock_start_wall_ms = n->time_ms;
-    evaluate_leases_changed(n);
     n->workers = workers_new("t4-worker", o->workers);
     n->role_worker = workers_new("t4-role", 1);
+    mutex_lock(&n->role); /* a late joining of log and store waits here */
+    evaluate_leases_changed(n);
     start_hub(n);
     commit_start(n);
     background_start(n);
+    mutex_unlock(&n->role);
     *out = n;
     return T4_OK;
 }
@@ -167,8 +222,11 @@ node_stop(struct node *n)
     mutex_unlock(&n->queue.lock);
     background_stop(n);
     commit_stop(n);
+    lead_stop(n);
+    commit_refuse(n);
     background_refuse_compactions(n); /* the sync thread may just have released some */
-    watch_hub_stop(n->hub, ETCD_STOPPED);
+    if (!atomic_exchange(&n->hub_stopped, true))
+        watch_hub_stop(n->hub, ETCD_STOPPED);
     workers_free(n->role_worker);
     workers_free(n->workers);
     n->workers = n->role_worker = NULL;
@@ -316,7 +374,43 @@ node_status(struct node *n, struct node_status *out)
         .name = n->name,
         .advertise_urls = n->advertise_urls,
         .engine_name = engine_name(n->engine),
+        .has_store = n->lead != NULL,
     };
+    if (n->lead != NULL)
+        leadership_look(n->lead, &out->leadership);
+}
+
+bool
+node_has_store(const struct node *n)
+{
+    return n != NULL && n->lead != NULL;
+}
+
+bool
+node_is_proven(struct node *n)
+{
+    return n->lead == NULL || leadership_is_proven(n->lead);
+}
+
+bool
+node_when_proven(struct node *n, struct leadership_wait *w)
+{
+    return n->lead != NULL && leadership_when_proven(n->lead, w);
+}
+
+static void
+refresh_store_metrics(struct node *n)
+{
+    struct leadership_view v;
+    struct metrics *m = &n->metrics;
+
+    leadership_look(n->lead, &v);
+    metric_set(m, METRIC_STORE_LEADING, v.state == LEADERSHIP_LEADING);
+    metric_set(
+        m, METRIC_STORE_LAG,
+        v.synced_index > v.object_index ? (int64_t)(v.synced_index - v.object_index) : 0);
+    metric_set(m, METRIC_STORE_LAG_BYTES, (int64_t)v.waiting_bytes);
+    metric_set(m, METRIC_STORE_LAG_MS, (int64_t)(v.waiting_ns / 1000000));
 }
 
 void
@@ -333,6 +427,8 @@ node_refresh_metrics(struct node *n)
     metric_set(m, METRIC_COMPACTED_REVISION, now.compacted > 0 ? now.compacted : 0);
     metric_set(m, METRIC_INDEX, (int64_t)now.index);
     metric_set(m, METRIC_FLUSHED_INDEX, (int64_t)mvcc_flushed_index(n->mvcc));
+    if (n->lead != NULL)
+        refresh_store_metrics(n);
     metric_set(m, METRIC_TERM, (int64_t)n->term);
     metric_set(m, METRIC_WAL_SEGMENTS, (int64_t)wal_segments(n->wal));
     metric_set(m, METRIC_COMMIT_QUEUE, queued);

@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "env/env.h"
 #include "env/workers.h"
+#include "leadership/leadership.h"
 #include "txn/request.h"
 #include "watch/watch.h"
 #include "wire/chain.h"
@@ -36,6 +37,18 @@ struct node_options {
     void *engine_plugin;
     const char *engine_name;
     bool moved; /* --moved: the directory was moved, keep its identity */
+    /*
+     * Where the log is kept besides the disk; stays the caller's and is of no use afterwards
+     * (node_stop() cancels it).  NULL: nowhere.
+     */
+    struct object_store *store;
+    enum commit_rule commit_rule; /* with a store: what makes an entry committed */
+    bool take_over_now, discard_divergent_tail, unsafe_store;
+    uint64_t lease_ms, upload_age_ns, store_timeout_ns;
+    uint64_t store_grace_ns; /* how long a start waits for a store that does not answer */
+    /* Called once, on any thread: another server leads now; only old state can be read here. */
+    void (*deposed)(void *arg, const struct error *why);
+    void *deposed_arg;
     uint64_t segment_bytes;
     uint64_t segment_age_ns; /* 0: no limit */
     uint64_t memtable_bytes;
@@ -59,6 +72,11 @@ void node_options_default(struct node_options *o);
  * Locks the data directory, recovers, and starts.  Errors say which file and what to do:
  * BUSY (another process has the directory), CORRUPT, INVALID (copied directory, other
  * format), NOSPACE, IO.
+ *
+ * With a store the log is joined with what is there, and OK means that this server leads, or
+ * that the store does not answer (or somebody else's lease must run out) and the directory has
+ * something to show: then it serves serializable reads and watches only, and leads as soon as
+ * it can (node_status.leadership).
  */
 t4_status node_open(const struct node_options *o, struct node **out, struct error *error);
 /*
@@ -81,7 +99,8 @@ enum node_op {
     NODE_LEASE_REVOKE,
     NODE_LEASE_KEEPALIVE,
     NODE_LEASE_TIME_TO_LIVE,
-    NODE_LEASE_LEASES
+    NODE_LEASE_LEASES,
+    NODE_BARRIER /* does nothing: answered once everything evaluated before is committed */
 };
 
 struct node_request {
@@ -103,6 +122,8 @@ struct node_request {
         } lease;
     };
     uint32_t bytes; /* size of the encoded request, for the backlog's bound */
+    bool
+        object_durable; /* answer only when everything seen is in the object store, too */
     /*
      * Called exactly once, on any thread, perhaps before node_submit() returns.  May submit
      * again and may free the request.
@@ -116,7 +137,19 @@ struct node_request {
     /* private to the node */
     struct node_request *next;
     uint64_t release_index, evaluated_ns;
+    struct node *node;
+    struct leadership_wait wait;
 };
+
+/*
+ * True: this server certainly leads.  To be asked *after* a linearizable read was made: if it
+ * is false the read may be old, and is to be repeated after node_when_proven() says so.
+ */
+bool node_is_proven(struct node *n);
+/* As leadership_when_proven(). */
+bool node_when_proven(struct node *n, struct leadership_wait *w);
+/* Can a request ask for object durability here? */
+bool node_has_store(const struct node *n);
 
 /* The request must have been validated (txn_validate_*()).  Any thread; does not block. */
 void node_submit(struct node *n, struct node_request *r);
@@ -140,6 +173,8 @@ struct node_status {
     int64_t revision, compacted_revision;
     uint64_t db_bytes, db_in_use_bytes;
     bool nospace, stopping;
+    bool has_store;
+    struct leadership_view leadership; /* with a store */
     const char *name, *advertise_urls; /* valid as long as the node */
     const char *engine_name;
 };

@@ -5,6 +5,7 @@
  * recover.c   engine and log -> evaluation state
  * commit.c    queue, commit role, sync thread, publication, release of answers
  * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
+ * lead.c      the object store: identity from it, joining, commit by upload, being deposed
  * background.c engine thread (flush, compaction) and keeper thread (expiry, segments, space)
  * node.c      assembly, reads, status
  *
@@ -38,6 +39,8 @@ struct identity {
     uint64_t cluster_id, lineage, generation;
     uint64_t incarnation; /* of this data directory */
     uint64_t member_id;
+    bool fresh;  /* not written yet */
+    bool copied; /* the directory is a copy: its engine is not trusted */
 };
 
 /* A group of entries with what will be published when it is durable. */
@@ -71,7 +74,20 @@ struct node {
     struct workers
         *role_worker; /* one thread, so that no long read keeps writes waiting */
     struct metrics metrics;
-    uint64_t term;
+    _Atomic uint64_t term;
+
+    /* The object store; see lead.c.  Without one: lead NULL, leading from the start. */
+    struct leadership *lead;
+    _Atomic bool leading; /* writes may be evaluated */
+    _Atomic bool hub_stopped;
+    _Atomic bool threads_run; /* the engine thread flushes, not recovery */
+    struct wal_recovered recovered;
+    bool was_fresh, lead_started, log_was_short;
+    _Atomic bool lead_reports;
+    uint64_t replayed;             /* index up to which the log is in the memtables */
+    uint64_t replay_commit;        /* ... and up to which it may be published */
+    _Atomic uint64_t object_index; /* the store holds the log up to here */
+    _Atomic uint64_t unproven_ns;  /* to be added to every lease's time */
 
     /* requests on their way to evaluation */
     struct {
@@ -117,8 +133,10 @@ struct node {
         struct mutex lock;
         struct snapshot now;               /* [lock] */
         struct node_request *head, **tail; /* [lock] in order of release_index */
-        struct late_lease *late;           /* [lock] */
-        size_t n_late, late_capacity;      /* [lock] */
+        struct node_request *durable, **durable_tail; /* [lock] wait for the store, too */
+        bool deposed;                 /* [lock] nothing is published any more */
+        struct late_lease *late;      /* [lock] */
+        size_t n_late, late_capacity; /* [lock] */
     } publish;
 
     /* physical compactions that wait; [compact.lock] */
@@ -130,7 +148,8 @@ struct node {
     struct {
         struct mutex lock;
         struct condition wake;
-        bool stop, poked, idle; /* [lock] */
+        struct condition flushed; /* a flush or compaction got on (engine_work) */
+        bool stop, poked, idle;   /* [lock] */
     } engine_work, keeper_work;
     struct thread engine_thread, keeper_thread;
 
@@ -145,17 +164,42 @@ struct node {
 };
 
 /* identity.c */
+/* Reads it, or makes up a fresh one (identity.fresh), which identity_write() keeps. */
 t4_status identity_open(struct node *n, struct error *error);
+t4_status identity_write(struct node *n, struct error *error);
 void identity_close(struct node *n);
 
-/* recover.c: sets the evaluation state and the published snapshot, leaves the log started */
+/*
+ * recover.c: engine and log -> evaluation state and published snapshot.  Without a store the
+ * log is started and whole; with one it is replayed as far as it is known to be committed, and
+ * the store thread does the rest.
+ */
 t4_status node_recover(struct node *n, struct error *error);
+/* Replays what follows, up to `last`; publishable up to `commit`.  [role] */
+t4_status recover_more(struct node *n, uint64_t last, uint64_t commit,
+                       struct error *error);
+/* Opens the storage engine, empty if `drop`.  node.c */
+t4_status node_open_engine(struct node *n, bool drop, struct error *error);
+
+/* lead.c */
+t4_status lead_identify(struct node *n, struct error *error);
+/* Starts the store thread and waits for it as node_open() promises. */
+t4_status lead_start(struct node *n, struct error *error);
+void lead_stop(struct node *n);
 
 /* commit.c */
 void commit_init(struct node *n);
 void commit_start(struct node *n);
-void
-commit_stop(struct node *n); /* writes and syncs what is left, ends the sync thread */
+/* Writes and syncs what is left, ends the sync thread; queued requests are refused. */
+void commit_stop(struct node *n);
+/* Refuses what could not be committed: its outcome is not known.  After lead_stop(). */
+void commit_refuse(struct node *n);
+/* Nothing will be published any more, for another server leads. */
+void commit_depose(struct node *n);
+/* Everything up to index is committed.  [sync thread, or store thread: by the rule] */
+void commit_publish(struct node *n, uint64_t index, int64_t revision, int64_t compacted);
+/* Everything up to index is in the store.  [store thread] */
+void commit_uploaded(struct node *n, uint64_t index);
 void commit_free(struct node *n);
 void commit_drain(struct node *n, bool worker);
 /* Appends the entry in n->entry to the log buffer.  [role] */
@@ -188,6 +232,8 @@ void background_stop(struct node *n);
 /* After commit_stop(): answers the physical compactions that nobody will do any more. */
 void background_refuse_compactions(struct node *n);
 void background_poke_engine(struct node *n);
+/* Waits a moment for the engine thread to flush. */
+void background_wait_flush(struct node *n);
 /* Raises or clears the NOSPACE alarm as its causes say. */
 void background_space(struct node *n);
 /* A physical compaction waits for its end; answered by the engine thread. */

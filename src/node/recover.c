@@ -86,6 +86,34 @@ damaged(uint64_t index, struct error *error)
                       "it was written by another version of t4: start that version");
 }
 
+/* Replay of a long log in bounded memory.  What is not committed cannot be flushed. */
+static t4_status
+make_room(struct node *n, struct error *error)
+{
+    while (mvcc_frozen_count(n->mvcc) >= 3 && n->replayed <= n->replay_commit &&
+           !atomic_load(&n->stopping)) {
+        uint64_t pause;
+        t4_status status;
+
+        if (atomic_load(&n->threads_run)) { /* the engine thread's work */
+            background_wait_flush(n);
+            continue;
+        }
+        status = mvcc_work(n->mvcc, &pause, error);
+        /*
+         * A full disk must not keep from starting: what was accepted when it was full fits
+         * in memory again.  (Without the engine's folder the log may be longer than that.)
+         */
+        if (status == T4_E_NOSPACE &&
+            mvcc_held_bytes(n->mvcc) <=
+                n->options.backlog_bytes + 2 * n->options.memtable_bytes)
+            break;
+        if (status != T4_OK && status != T4_E_NOTFOUND)
+            return status;
+    }
+    return T4_OK;
+}
+
 static t4_status
 replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
 {
@@ -123,35 +151,31 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
     buffer_free(&ikey);
     if (!entry_end(&r))
         return damaged(index, error);
-    n->index = index;
+    n->index = n->replayed = index;
     n->revision = e.revision;
     n->time_ms = e.time_ms > n->time_ms ? e.time_ms : n->time_ms;
-    /* What recovery replays counts as committed: wal_open() has synced it. */
-    mvcc_publish(n->mvcc, index, n->compacted);
+    if (index <= n->replay_commit)
+        mvcc_publish(n->mvcc, index, n->compacted);
     if (!mvcc_entry_done(n->mvcc, index, e.revision, n->time_ms))
         return T4_OK;
-    while (mvcc_frozen_count(n->mvcc) >= 3) { /* replay of a long log: bounded memory */
-        uint64_t pause;
-        t4_status status = mvcc_work(n->mvcc, &pause, error);
+    return make_room(n, error);
+}
 
-        /*
-         * A full disk must not keep from starting: what was accepted when it was full fits
-         * in memory again.  (Without the engine's folder the log may be longer than that.)
-         */
-        if (status == T4_E_NOSPACE &&
-            mvcc_held_bytes(n->mvcc) <=
-                n->options.backlog_bytes + 2 * n->options.memtable_bytes)
-            break;
-        if (status != T4_OK && status != T4_E_NOTFOUND)
-            return status;
-    }
-    return T4_OK;
+t4_status
+recover_more(struct node *n, uint64_t last, uint64_t commit, struct error *error)
+{
+    t4_status status;
+
+    n->replay_commit = commit;
+    status = wal_replay(n->wal, n->replayed, last, replay, n, error);
+    if (status == T4_OK) /* of entries that were replayed before they were committed */
+        mvcc_publish(n->mvcc, commit < n->replayed ? commit : n->replayed, n->compacted);
+    return status;
 }
 
 static t4_status
-open_log(struct node *n, struct error *error)
+open_log(struct node *n, struct wal_recovered *recovered, struct error *error)
 {
-    struct wal_recovered recovered;
     size_t size = strlen(n->data_dir) + 5;
     char *dir = mem_alloc(size);
     struct wal_options options = {
@@ -166,36 +190,34 @@ open_log(struct node *n, struct error *error)
 
     snprintf(dir, size, "%s/wal", n->data_dir);
     options.dir = dir;
-    status = wal_open(&options, n->index, replay, n, &n->wal, &recovered, error);
+    status = wal_open(&options, n->index, NULL, NULL, &n->wal, recovered, error);
     mem_free(dir);
-    if (status != T4_OK)
-        return status;
-    /*
-     * The engine takes only what the log has synced.  So entries are missing here, and maybe
-     * more than the engine holds: acknowledged ones.
-     */
-    if (recovered.last_index < n->index) {
-        error_set(
-            error, T4_E_CORRUPT,
-            "the log in %s/wal ends at entry %llu, but the storage engine holds entries "
-            "up to %llu: segments of the log are missing",
-            n->data_dir, (unsigned long long)recovered.last_index,
-            (unsigned long long)n->index);
-        return error_hint(error,
-                          "put the missing segments back; or delete the engine's folder "
-                          "to go on with what the log has, and lose the rest");
-    }
-    if (recovered.torn)
+    if (status == T4_OK && recovered->torn)
         LOG_INFO(
             "the log ended in a torn tail (never acknowledged), which was left behind",
             NULL);
-    /* A term is never resumed; etcd's first term on a fresh single node is 2. */
-    n->term = recovered.last_term < 1 ? 2 : recovered.last_term + 1;
-    return wal_start(n->wal, n->identity.generation, n->term, error);
+    return status;
 }
 
-t4_status
-node_recover(struct node *n, struct error *error)
+/*
+ * The engine takes only what the log has synced.  So entries are missing here, and maybe more
+ * than the engine holds: acknowledged ones.
+ */
+static t4_status
+log_is_short(struct node *n, uint64_t last, struct error *error)
+{
+    error_set(
+        error, T4_E_CORRUPT,
+        "the log in %s/wal ends at entry %llu, but the storage engine holds entries "
+        "up to %llu: segments of the log are missing",
+        n->data_dir, (unsigned long long)last, (unsigned long long)n->index);
+    return error_hint(error,
+                      "put the missing segments back; or delete the engine's folder "
+                      "to go on with what the log has, and lose the rest");
+}
+
+static t4_status
+open_versions(struct node *n, struct error *error)
 {
     struct mvcc_options options = {
         .env = n->options.env,
@@ -212,15 +234,81 @@ node_recover(struct node *n, struct error *error)
 
     if (status != T4_OK)
         return status;
-    n->index = state.flushed;
+    n->index = n->replayed = state.flushed;
     n->revision = state.revision;
     n->time_ms = state.time_ms;
     n->compacted = -1;
     status = read_system_space(n, error);
+    if (status == T4_OK)
+        mvcc_publish(n->mvcc, n->index, n->compacted);
+    return status;
+}
+
+/* With a store the engine is a cache twice over: begin without it. */
+static t4_status
+begin_without_engine(struct node *n, struct error *error)
+{
+    t4_status status;
+
+    wal_close(n->wal);
+    n->wal = NULL;
+    mvcc_free(n->mvcc);
+    n->mvcc = NULL;
+    lease_table_free(n->leases);
+    n->leases = lease_table_new(n->identity.incarnation);
+    status = node_open_engine(n, true, error);
+    return status == T4_OK ? open_versions(n, error) : status;
+}
+
+/* How far the log is known to be committed before the store has been asked. */
+static uint64_t
+committed_here(const struct node *n, const struct wal_recovered *recovered)
+{
+    uint64_t known = recovered->object_frontier;
+
+    if (!n->identity.copied && !n->options.discard_divergent_tail &&
+        leadership_last_rule(n->lead) != RULE_OBJECT)
+        known = recovered->last_index;
+    if (known > recovered->last_index)
+        known = recovered->last_index;
+    return known > n->index ? known : n->index;
+}
+
+t4_status
+node_recover(struct node *n, struct error *error)
+{
+    struct wal_recovered recovered;
+    t4_status status = open_versions(n, error);
+
+    if (status == T4_OK)
+        status = open_log(n, &recovered, error);
+    if (status == T4_OK && recovered.last_index < n->index && n->lead != NULL) {
+        LOG_WARN(
+            "the local log ends before what the storage engine holds; beginning without "
+            "the engine: log and object store bring everything back",
+            NULL);
+        n->log_was_short = true;
+        status = begin_without_engine(n, error);
+        if (status == T4_OK)
+            status = open_log(n, &recovered, error);
+    }
     if (status != T4_OK)
         return status;
-    mvcc_publish(n->mvcc, n->index, n->compacted);
-    status = open_log(n, error);
+    if (recovered.last_index < n->index)
+        return log_is_short(n, recovered.last_index, error);
+    n->recovered = recovered;
+    if (n->lead != NULL) {
+        uint64_t committed = committed_here(n, &recovered);
+
+        atomic_store(&n->term, recovered.last_term);
+        status = recover_more(n, committed, committed, error);
+    } else {
+        status = recover_more(n, recovered.last_index, recovered.last_index, error);
+        /* A term is never resumed; etcd's first term on a fresh single node is 2. */
+        atomic_store(&n->term, recovered.last_term < 1 ? 2 : recovered.last_term + 1);
+        if (status == T4_OK)
+            status = wal_start(n->wal, n->identity.generation, n->term, error);
+    }
     if (status != T4_OK)
         return status;
     lease_restart_all(n->leases, n->options.env->boot_ns(n->options.env->state));

@@ -16,7 +16,7 @@
 #define AT(member) offsetof(struct run_options, member)
 
 const char *const option_group_title[GROUP_COUNT] = {
-    "Data", "Clients", "Limits", "Keepalive of connections", "Operation",
+    "Data", "Object store", "Clients", "Limits", "Keepalive of connections", "Operation",
 };
 
 const struct option_row option_table[] = {
@@ -46,6 +46,68 @@ const struct option_row option_table[] = {
     {"moved", OPTION_BOOL, GROUP_DATA, AT(moved), NULL, "false", 0, 1, NULL,
      "Says that the data directory was moved here and the original is gone. Without "
      "it a copied directory is refused."},
+
+    {"object-store", OPTION_TEXT, GROUP_STORE, AT(object_store), "URL", NULL, 0, 0,
+     "s3://bucket/prefix, gs://bucket/prefix or file:///path",
+     "Where the log is kept besides the disk, so that the disk can be lost. Default: the "
+     "disk "
+     "only."},
+    {"wal-sync-upload", OPTION_BOOL, GROUP_STORE, AT(wal_sync_upload), NULL, "true", 0, 1,
+     NULL,
+     "true: a write is acknowledged when it is in the object store. false: when it is on "
+     "this "
+     "disk; it is uploaded later, and a lost disk loses what was not."},
+    {"upload-max-age", OPTION_DURATION, GROUP_STORE, AT(upload_max_age_ns), "DURATION",
+     "10s", NS_PER_S / 100, 3600 * NS_PER_S, NULL,
+     "With --wal-sync-upload=false: longest time that a write waits for its upload."},
+    {"take-over-now", OPTION_BOOL, GROUP_STORE, AT(take_over_now), NULL, "false", 0, 1,
+     NULL,
+     "Takes the store over from whoever leads it, without waiting: for when that server "
+     "and its "
+     "disk are gone. If it uploaded asynchronously, what it had not uploaded is lost."},
+    {"discard-divergent-tail", OPTION_BOOL, GROUP_STORE, AT(discard_divergent_tail), NULL,
+     "false", 0, 1, NULL,
+     "Writes acknowledged by this disk that the store's history does not contain are "
+     "saved to a "
+     "file and given up, instead of refusing to start."},
+    {"leadership-lease", OPTION_DURATION, GROUP_STORE, AT(leadership_lease_ns),
+     "DURATION", "6s", NS_PER_S / 2, 600 * NS_PER_S, NULL,
+     "How long one renewal in the store proves leadership to linearizable reads and "
+     "keepalives; "
+     "renewed while they come."},
+    {"object-store-timeout", OPTION_DURATION, GROUP_STORE, AT(store_timeout_ns),
+     "DURATION", "20s", NS_PER_S, 600 * NS_PER_S, NULL,
+     "How long one request to the store may take before it counts as not answered."},
+    {"object-store-unsafe", OPTION_BOOL, GROUP_STORE, AT(object_store_unsafe), NULL,
+     "false", 0, 1, NULL,
+     "Uses a store that failed the start-up probe. For experiments: two servers on it "
+     "destroy "
+     "each other's log."},
+    {"s3-bucket", OPTION_TEXT, GROUP_STORE, AT(s3_bucket), "NAME", NULL, 0, 0,
+     "the name of a bucket",
+     "With --s3-prefix another way to write --object-store=s3://..."},
+    {"s3-prefix", OPTION_TEXT, GROUP_STORE, AT(s3_prefix), "PREFIX", NULL, 0, 0,
+     "a prefix of keys", "See --s3-bucket."},
+    {"s3-endpoint", OPTION_TEXT, GROUP_STORE, AT(s3_endpoint), "URL", NULL, 0, 0,
+     "http://host:port or https://host", "A service other than Amazon's."},
+    {"s3-region", OPTION_TEXT, GROUP_STORE, AT(s3_region), "REGION", NULL, 0, 0,
+     "a region such as eu-central-1",
+     "The bucket's region. Default: as AWS's tools find it."},
+    {"s3-profile", OPTION_TEXT, GROUP_STORE, AT(s3_profile), "NAME", NULL, 0, 0,
+     "a profile of AWS's shared files", "Whose credentials are used."},
+    {"s3-access-key-id", OPTION_TEXT, GROUP_STORE, AT(s3_access_key_id), "ID", NULL, 0, 0,
+     "an access key", "With the secret access key: credentials before all others."},
+    {"s3-secret-access-key", OPTION_SECRET, GROUP_STORE, AT(s3_secret_access_key),
+     "SECRET", NULL, 0, 0, "a secret",
+     "By the variable only, as the command line can be seen."},
+    {"s3-session-token", OPTION_SECRET, GROUP_STORE, AT(s3_session_token), "TOKEN", NULL,
+     0, 0, "a token", "Of temporary credentials. By the variable only."},
+    {"s3-ca-bundle", OPTION_TEXT, GROUP_STORE, AT(s3_ca_bundle), "FILE", NULL, 0, 0,
+     "a file of PEM certificates", "What the service's certificate is checked against."},
+    {"gcs-credentials-file", OPTION_TEXT, GROUP_STORE, AT(gcs_credentials_file), "FILE",
+     NULL, 0, 0, "a service account's key file", "Credentials for gs://; see the guide."},
+    {"gcs-endpoint", OPTION_TEXT, GROUP_STORE, AT(gcs_endpoint), "URL", NULL, 0, 0,
+     "http://host:port or https://host", "A service other than Google's."},
 
     {"listen", OPTION_TEXT, GROUP_CLIENTS, AT(listen_text), "ADDRESS[,ADDRESS...]",
      "127.0.0.1:3379", 0, 0, "up to 16 of host:port, [IPv6]:port, unix:/path",
@@ -114,7 +176,7 @@ const size_t option_count = sizeof option_table / sizeof option_table[0];
 #define NO_AUTH                                                                          \
     "users and roles" ABSENT "limit who can connect, by loopback, a unix socket or a "   \
     "firewall"
-#define NO_STORE "an object store" ABSENT "the whole log is kept in --data-dir"
+#define NO_STORE "checkpoints" ABSENT "the whole history is kept in the log"
 #define NO_CLUSTER "a cluster" ABSENT "it serves alone, from one data directory"
 #define NO_BRANCH "branches" ABSENT "a data directory has one history"
 #define NO_CHECKPOINT "checkpoints" ABSENT "the whole log is kept in --data-dir"
@@ -138,18 +200,11 @@ static const struct {
     {"auth", NO_AUTH},
     {"auth-*", NO_AUTH},
     {"token-ttl", NO_AUTH},
-    {"object-store", NO_STORE},
-    {"object-store-*", NO_STORE},
-    {"s3-*", NO_STORE},
-    {"gcs-*", NO_STORE},
-    {"wal-sync-upload", NO_STORE},
     {"history-retention", NO_STORE},
-    {"discard-divergent-tail", NO_STORE},
     {"peer-*", NO_CLUSTER},
     {"advertise-peer", NO_CLUSTER},
     {"leader-watch-interval-sec", NO_CLUSTER},
     {"follower-*", NO_CLUSTER},
-    {"take-over-now", NO_CLUSTER},
     {"initial-*", NO_CLUSTER},
     {"listen-peer-urls", NO_CLUSTER},
     {"branch-*", NO_BRANCH},
@@ -224,6 +279,7 @@ option_range(const struct option_row *row, char *out, size_t n)
 
     switch (row->type) {
     case OPTION_TEXT:
+    case OPTION_SECRET:
     case OPTION_SETTINGS: snprintf(out, n, "%s", row->choices); return;
     case OPTION_CHOICE: format_choices(row->choices, out, n); return;
     case OPTION_BOOL: snprintf(out, n, "true or false"); return;

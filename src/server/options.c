@@ -195,6 +195,16 @@ read_flag(struct reader *r, int argc, char *const *argv, int *i)
     }
     if (row->type == OPTION_SETTINGS)
         return add_setting(r, value);
+    if (row->type == OPTION_SECRET) {
+        char variable[OPTION_NAME_BYTES];
+
+        option_variable(row->name, variable, sizeof variable);
+        error_set(
+            r->error, T4_E_INVALID,
+            "--%s: a secret on the command line can be read by everybody on the machine",
+            row->name);
+        return error_hint(r->error, "set the variable %s instead", variable);
+    }
     r->found[row_index(row)] = (struct found){value, FROM_FLAG};
     return T4_OK;
 }
@@ -395,7 +405,7 @@ read_values(struct reader *r)
 
         if (row->type == OPTION_SETTINGS)
             continue;
-        if (row->type == OPTION_TEXT)
+        if (row->type == OPTION_TEXT || row->type == OPTION_SECRET)
             *(char **)member = text != NULL ? mem_strdup(text) : NULL;
         else if (row->type == OPTION_CHOICE)
             why = read_choice(row->choices, text, member);
@@ -530,6 +540,12 @@ make_setting(struct reader *r, const char *text)
         return error_hint(r->error,
                           "write for example --plugin-option=lmdb.map_size=64GB");
     }
+    if (store_options_names_plugin(o, copy) && o->n_store_settings < MAX_SETTINGS) {
+        dot[0] = '.';
+        o->store_settings[o->n_store_settings++] =
+            (struct plugin_setting){copy, equals + 1};
+        return T4_OK;
+    }
     if (strcmp(o->storage_engine, "memory") == 0) {
         error_set(r->error, T4_E_INVALID,
                   "--plugin-option: %s.%.64s is for a plugin, and "
@@ -603,7 +619,10 @@ make_changed(struct reader *r)
         buffer_append(&b, b.len > 0 ? " --" : "--", b.len > 0 ? 3 : 2);
         buffer_append(&b, name, strlen(name));
         buffer_append(&b, "=", 1);
-        buffer_append(&b, f->text, strlen(f->text));
+        if (option_table[i].type == OPTION_SECRET)
+            buffer_append(&b, "***", 3);
+        else
+            buffer_append(&b, f->text, strlen(f->text));
     }
     for (size_t i = 0; i < r->out->n_settings; i++) {
         const char *name = r->out->settings[i].name;
@@ -619,6 +638,19 @@ make_changed(struct reader *r)
 }
 
 static t4_status
+make_store(struct reader *r)
+{
+    const char *name, *why;
+
+    for (size_t i = 0; i < option_count; i++)
+        if (option_table[i].group == GROUP_STORE && r->found[i].text != NULL &&
+            r->found[i].text[0] == '\0')
+            return refuse_value(r, &option_table[i], "is empty");
+    why = store_options_make(r->out, &name);
+    return why != NULL ? refuse_named(r, name, why) : T4_OK;
+}
+
+static t4_status
 make_all(struct reader *r)
 {
     char host_name[ADDRESS_HOST_BYTES];
@@ -627,7 +659,9 @@ make_all(struct reader *r)
     if (gethostname(host_name, sizeof host_name) != 0 || host_name[0] == '\0')
         snprintf(host_name, sizeof host_name, "localhost");
     host_name[sizeof host_name - 1] = '\0';
-    st = make_names(r, host_name);
+    st = make_store(r);
+    if (st == T4_OK)
+        st = make_names(r, host_name);
     if (st == T4_OK)
         st = make_listen(r);
     if (st == T4_OK)
@@ -664,7 +698,7 @@ void
 run_options_free(struct run_options *o)
 {
     for (size_t i = 0; i < option_count; i++) {
-        if (option_table[i].type == OPTION_TEXT)
+        if (option_table[i].type == OPTION_TEXT || option_table[i].type == OPTION_SECRET)
             mem_free(*(char **)((char *)o + option_table[i].offset));
     }
     for (size_t i = 0; i < o->n_warnings; i++)

@@ -27,11 +27,13 @@ enum option_type {
     OPTION_DURATION, /* nanoseconds */
     OPTION_BOOL,
     OPTION_CHOICE,   /* index into the choices */
+    OPTION_SECRET,   /* char *; by the variable only, and never shown (I14) */
     OPTION_SETTINGS, /* repeatable; goes to run_options.settings */
 };
 
 enum option_group {
     GROUP_DATA,
+    GROUP_STORE,
     GROUP_CLIENTS,
     GROUP_LIMITS,
     GROUP_KEEPALIVE,
@@ -51,7 +53,7 @@ struct option_row {
     const char *help;
 };
 
-#define OPTION_MAX_ROWS 64
+#define OPTION_MAX_ROWS 80
 extern const struct option_row option_table[];
 extern const size_t option_count;
 extern const char *const option_group_title[GROUP_COUNT];
@@ -76,6 +78,11 @@ struct run_options {
     /* As in the table. */
     char *data_dir, *storage_engine, *plugin_dir, *listen_text, *advertise_client_urls;
     char *node_id, *metrics_text;
+    char *object_store, *s3_bucket, *s3_prefix, *s3_endpoint, *s3_region, *s3_profile;
+    char *s3_access_key_id, *s3_secret_access_key, *s3_session_token, *s3_ca_bundle;
+    char *gcs_credentials_file, *gcs_endpoint;
+    int64_t wal_sync_upload, upload_max_age_ns, leadership_lease_ns, store_timeout_ns;
+    int64_t take_over_now, discard_divergent_tail, object_store_unsafe;
     int64_t moved, segment_max_size_mb, segment_max_age_sec;
     int64_t read_consistency; /* 0 linearizable, 1 serializable */
     int64_t threads, max_request_bytes, max_txn_ops, watch_progress_ns;
@@ -92,6 +99,9 @@ struct run_options {
     struct address metrics;
     struct plugin_setting settings[MAX_SETTINGS]; /* of the storage engine's plugin */
     size_t n_settings;
+    struct plugin_setting
+        store_settings[MAX_SETTINGS]; /* "s3.region": of the store's plugins */
+    size_t n_store_settings;
 
     bool help;                    /* --help was asked for; nothing else is filled in */
     char *warnings[MAX_WARNINGS]; /* to be logged once the log is set up */
@@ -109,6 +119,14 @@ struct run_options {
 t4_status run_options_parse(int argc, char *const *argv, char *const *environment,
                             struct run_options *out, struct error *error);
 void run_options_free(struct run_options *o);
+
+/*
+ * store_options.c: makes the URL and the settings of the object store out of its flags.  NULL,
+ * or what is wrong with the flag *name.
+ */
+const char *store_options_make(struct run_options *o, const char **name);
+/* Is `plugin` one of those that the store's URL names? */
+bool store_options_names_plugin(const struct run_options *o, const char *plugin);
 
 /* The help for people, and one line per flag with tabs for programs (the docs' test). */
 void run_options_help(FILE *out);

@@ -33,6 +33,7 @@
 #include "base/log.h"
 #include "env/env.h"
 #include "node/node.h"
+#include "object/object.h"
 #include "plugin/plugin.h"
 #include "server/options.h"
 
@@ -44,6 +45,7 @@ struct server {
     struct http_server *http; /* NULL with --metrics-addr=off */
     struct plugin *plugin;    /* NULL with the memory engine */
     struct t4_engine_ops engine_ops;
+    struct object_store *store; /* NULL: none */
     struct node *node;
     struct grpc_api *api;
 };
@@ -180,6 +182,16 @@ fatal(void *arg, const struct error *error)
     _exit(EXIT_FAILED);
 }
 
+/* Another server leads.  This one stays, so that somebody sees why. */
+static void
+deposed(void *arg, const struct error *why)
+{
+    (void)arg;
+    LOG_ERROR(
+        "deposed: nothing is acknowledged any more; only old state can be read here",
+        "reason", why->message, "hint", why->hint, NULL);
+}
+
 static void
 raise_descriptor_limit(void)
 {
@@ -249,6 +261,21 @@ load_engine(struct server *s, struct error *error)
 }
 
 static t4_status
+open_store(struct server *s, struct error *error)
+{
+    const struct run_options *o = &s->options;
+    struct object_options options = {.env = env_posix(),
+                                     .plugin_dir = o->plugin_dir,
+                                     .settings = o->store_settings,
+                                     .n_settings = o->n_store_settings};
+
+    if (o->object_store == NULL)
+        return T4_OK;
+    set_state(s, HTTP_STARTING, "opening the object store");
+    return object_open(o->object_store, &options, &s->store, error);
+}
+
+static t4_status
 open_node(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
@@ -273,7 +300,19 @@ open_node(struct server *s, struct error *error)
     options.watch_progress_ns = (uint64_t)o->watch_progress_ns;
     options.fatal = fatal;
     options.fatal_arg = s;
-    set_state(s, HTTP_STARTING, "recovering the log");
+    options.store = s->store;
+    options.commit_rule = o->wal_sync_upload ? RULE_OBJECT : RULE_LOCAL;
+    options.take_over_now = o->take_over_now != 0;
+    options.discard_divergent_tail = o->discard_divergent_tail != 0;
+    options.unsafe_store = o->object_store_unsafe != 0;
+    options.lease_ms = (uint64_t)o->leadership_lease_ns / (NS_PER_S / 1000);
+    options.upload_age_ns = (uint64_t)o->upload_max_age_ns;
+    options.store_timeout_ns = (uint64_t)o->store_timeout_ns;
+    options.deposed = deposed;
+    options.deposed_arg = s;
+    set_state(s, HTTP_STARTING,
+              s->store != NULL ? "recovering the log and joining it with the object store"
+                               : "recovering the log");
     st = node_open(&options, &s->node, error);
     if (st == T4_OK && s->http != NULL)
         http_set_node(s->http, s->node);
@@ -299,6 +338,7 @@ start_grpc(struct server *s, struct error *error)
     options.threads = (uint32_t)o->threads;
     options.max_request_bytes = (uint32_t)o->max_request_bytes;
     options.max_txn_ops = (uint32_t)o->max_txn_ops;
+    options.serializable_reads = o->read_consistency == 1;
     options.keepalive_min_time_ns = (uint64_t)o->keepalive_min_time_ns;
     options.keepalive_interval_ns = (uint64_t)o->keepalive_interval_ns;
     options.keepalive_timeout_ns = (uint64_t)o->keepalive_timeout_ns;
@@ -350,6 +390,8 @@ stop(struct server *s)
         http_set_node(s->http, NULL);
     if (s->node != NULL)
         node_close(s->node);
+    if (s->store != NULL)
+        object_close(s->store);
     if (s->plugin != NULL)
         plugin_unload(s->plugin);
     http_stop(s->http);
@@ -365,6 +407,8 @@ start(struct server *s, struct error *error)
     let_signals_exit(&s->options, EXIT_OK, "stopped while starting\n",
                      "{\"level\":\"info\",\"message\":\"stopped while starting\"}\n");
     st = load_engine(s, error);
+    if (st == T4_OK)
+        st = open_store(s, error);
     if (st == T4_OK)
         st = open_node(s, error);
     hold_signals();

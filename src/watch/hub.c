@@ -161,12 +161,19 @@ hub_main(void *arg)
 
 /* --- the hub ---------------------------------------------------------------------------------- */
 
+void
+watch_hub_set_term(struct watch_hub *h, uint64_t term)
+{
+    atomic_store_explicit(&h->term, term, memory_order_relaxed);
+}
+
 struct watch_hub *
 watch_hub_new(const struct watch_hub_options *options)
 {
     struct watch_hub *h = mem_zalloc(sizeof *h);
 
     h->options = *options;
+    atomic_store(&h->term, options->header.raft_term);
     options->env->random(options->env->state, &h->seed, sizeof h->seed);
     mutex_init(&h->lock);
     mutex_init(&h->published_lock);

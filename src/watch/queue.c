@@ -243,6 +243,7 @@ message_head(struct watch_stream *s, int64_t revision, int64_t watch_id,
 {
     struct response_header header = s->hub->options.header;
 
+    header.raft_term = atomic_load_explicit(&s->hub->term, memory_order_relaxed);
     header.revision = revision;
     wire_header_field(out, 1, &header);
     wire_varint_field(out, 2, (uint64_t)watch_id);

@@ -54,6 +54,8 @@ struct watch_hub_options {
 };
 
 struct watch_hub *watch_hub_new(const struct watch_hub_options *options);
+/* The term that answers show from now on.  Any thread. */
+void watch_hub_set_term(struct watch_hub *h, uint64_t term);
 /* Starts the thread; the state given by the first watch_hub_publish() must be there before. */
 void watch_hub_start(struct watch_hub *h);
 /*

@@ -182,7 +182,8 @@ struct watch_hub {
     struct watch_hub_options options;
     uint64_t seed;
     struct thread thread;
-    bool started; /* [whoever starts and frees] */
+    _Atomic uint64_t term; /* of answers */
+    bool started;          /* [whoever starts and frees] */
 
     struct mutex lock;
     struct condition wake;                     /* [lock] there is something to do */

@@ -298,9 +298,13 @@ on_requested(struct tag *tag, bool ok)
     q->n_calls++;
     queue_slot_gone(q);
     c->out_bytes = 0;
+    c->object_durable = false;
+    c->repeated = 0;
     if (!take_message(c, &message))
         return;
-    error = overloaded(q) ? ETCD_TOO_MANY_REQUESTS : check_metadata(&c->metadata);
+    error = overloaded(q)
+                ? ETCD_TOO_MANY_REQUESTS
+                : check_metadata(&c->metadata, q->api->node, &c->object_durable);
     if (error != ETCD_OK) {
         call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
         return;

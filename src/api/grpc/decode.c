@@ -302,7 +302,8 @@ slice_of_core(const grpc_slice *s)
  * nothing while there is no authentication.  Only the first client-api-version counts.
  */
 enum etcd_error
-check_metadata(const grpc_metadata_array *metadata)
+check_metadata(const grpc_metadata_array *metadata, const struct node *node,
+               bool *object_durable)
 {
     bool version_seen = false;
 
@@ -311,8 +312,14 @@ check_metadata(const grpc_metadata_array *metadata)
         struct t4_slice value = slice_of_core(&metadata->metadata[i].value);
 
         if (slice_equal(key, slice_str("t4-durability"))) {
-            if (!slice_equal(value, slice_str("local")))
+            bool object = slice_equal(value, slice_str("object"));
+
+            if (!object && !slice_equal(value, slice_str("local")))
+                return ETCD_DURABILITY_UNKNOWN;
+            if (object && !node_has_store(node))
                 return ETCD_DURABILITY_UNREACHABLE;
+            if (object_durable != NULL)
+                *object_durable = object;
         } else if (!version_seen && slice_equal(key, slice_str("client-api-version"))) {
             version_seen = true;
             if (!utf8_valid(value))

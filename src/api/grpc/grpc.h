@@ -27,6 +27,7 @@ struct grpc_api_options {
 
     uint32_t max_request_bytes; /* of a write, as etcd counts it */
     uint32_t max_txn_ops;       /* of one list of a transaction */
+    bool serializable_reads;    /* reads that ask for linearizable get serializable */
 
     /* HTTP/2 keepalive; what etcd's --grpc-keepalive-* flags set */
     uint64_t keepalive_min_time_ns; /* a client that pings more often is cut off */

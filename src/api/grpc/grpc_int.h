@@ -45,6 +45,8 @@
 #define FLAT_ITEMS_MAX 1024u
 /* A read of up to this many keys is answered on the polling thread. */
 #define INLINE_KEYS 1000u
+/* How often a linearizable read is made again because leadership ran out meanwhile. */
+#define READ_REPEATS_MAX 3u
 
 /* --- completion queue ------------------------------------------------------------------- */
 
@@ -160,8 +162,12 @@ void decode_put(const ProtobufCMessage *m, struct put_request *out);
 void decode_delete_range(const ProtobufCMessage *m, struct delete_range_request *out);
 void decode_txn(const ProtobufCMessage *m, struct arena *arena, struct txn_request *out);
 
-/* What a request's metadata asks for that this server must refuse. */
-enum etcd_error check_metadata(const grpc_metadata_array *metadata);
+/*
+ * What a request's metadata asks for that this server must refuse; *object_durable (may be NULL):
+ * it asks to be answered only when the object store holds what it has seen or done.
+ */
+enum etcd_error check_metadata(const grpc_metadata_array *metadata,
+                               const struct node *node, bool *object_durable);
 
 /* --- message.c ----------------------------------------------------------------------------- */
 
@@ -193,6 +199,11 @@ struct call {
     grpc_byte_buffer out;
     size_t out_bytes;
     struct job job;
+    bool object_durable;          /* t4-durability: object */
+    struct chain held;            /* a read that waits for the store */
+    struct leadership_wait proof; /* a read that waits for proven leadership ... */
+    void (*repeat)(struct job *); /* ... and is then made again */
+    uint32_t repeated;
     struct node_request node; /* what is with the node; also the txn of a read */
     struct range_request range;
     struct arena arena; /* last: large */

@@ -55,11 +55,61 @@ submit(struct call *c, enum node_op op)
     c->node.bytes = c->message_bytes;
     c->node.done = on_done;
     c->node.error = ETCD_OK;
+    c->node.object_durable = c->object_durable;
     chain_init(&c->node.response);
     node_submit(api->node, &c->node);
 }
 
 /* --- reads ---------------------------------------------------------------------------------- */
+
+/*
+ * Both kinds of read end here.  I5: a linearizable read is true if this server leads *after*
+ * it was made; else it is made again once that is proven.  One that asks for object durability
+ * is answered when the store holds everything it has seen.
+ */
+static void
+barrier_done(struct node_request *r)
+{
+    struct call *c = container_of(r, struct call, node);
+
+    chain_free(&r->response);
+    call_reply(c, r->error, &c->held);
+}
+
+static void
+proof_came(struct leadership_wait *w, bool proven)
+{
+    struct call *c = container_of(w, struct call, proof);
+
+    if (proven)
+        call_on_worker(c, c->repeat);
+    else
+        refuse(c, ETCD_NO_LEADER);
+}
+
+static void
+finish_read(struct call *c, enum etcd_error e, struct chain *out, bool serializable,
+            void (*repeat)(struct job *job))
+{
+    struct node *node = c->queue->api->node;
+
+    if (!serializable && !node_is_proven(node)) {
+        chain_free(out);
+        c->repeat = repeat;
+        c->proof.done = proof_came;
+        if (c->repeated++ >= READ_REPEATS_MAX || !node_when_proven(node, &c->proof))
+            refuse(c, ETCD_NO_LEADER);
+    } else if (e == ETCD_OK && c->object_durable) {
+        c->held = *out;
+        c->node.op = NODE_BARRIER;
+        c->node.bytes = 0;
+        c->node.done = barrier_done;
+        c->node.object_durable = true;
+        node_submit(node, &c->node);
+    } else {
+        call_reply(c, e, out);
+    }
+}
 
 static void
 range_on_worker(struct job *job)
@@ -71,7 +121,7 @@ range_on_worker(struct job *job)
 
     chain_init(&out);
     e = node_range(c->queue->api->node, &c->range, 0, &too_long, &out);
-    call_reply(c, e, &out);
+    finish_read(c, e, &out, c->range.serializable, range_on_worker);
 }
 
 void
@@ -87,6 +137,7 @@ kv_range(struct call *c, const ProtobufCMessage *m)
         refuse(c, e);
         return;
     }
+    c->range.serializable |= c->queue->api->options.serializable_reads;
     chain_init(&out);
     e = node_range(c->queue->api->node, &c->range, INLINE_KEYS, &too_long, &out);
     if (too_long) {
@@ -94,8 +145,10 @@ kv_range(struct call *c, const ProtobufCMessage *m)
         call_on_worker(c, range_on_worker);
         return;
     }
-    call_reply(c, e, &out);
+    finish_read(c, e, &out, c->range.serializable, range_on_worker);
 }
+
+static void read_txn_on_worker(struct job *job);
 
 static void
 read_txn(struct call *c)
@@ -105,7 +158,10 @@ read_txn(struct call *c)
 
     chain_init(&out);
     e = node_txn_read_only(c->queue->api->node, &c->node.txn, &out);
-    call_reply(c, e, &out);
+    finish_read(c, e, &out,
+                c->queue->api->options.serializable_reads ||
+                    txn_is_serializable(&c->node.txn),
+                read_txn_on_worker);
 }
 
 static void

@@ -40,10 +40,12 @@ struct http_server {
     struct mutex lock;
     enum http_state state;     /* [lock] */
     char reason[REASON_BYTES]; /* [lock] */
+    char shown[600];           /* [lock] a reason made of the node's state */
     struct node *node;         /* [lock] may be NULL */
 };
 
-static const char *const state_text[] = {"starting", "ready", "degraded", "stopping"};
+static const char *const state_text[] = {"starting", "ready", "degraded", "stopping",
+                                         "not leading"};
 
 static void
 append(struct buffer *out, const char *text)
@@ -68,7 +70,7 @@ append_json(struct buffer *out, const char *text)
 
 /* The state that a client is told, with the lock held: alarms of the node degrade it. */
 static enum http_state
-state_now(const struct http_server *s, const char **reason, bool *nospace)
+state_now(struct http_server *s, const char **reason, bool *nospace)
 {
     struct node_status status;
 
@@ -78,6 +80,17 @@ state_now(const struct http_server *s, const char **reason, bool *nospace)
         return s->state;
     node_status(s->node, &status);
     *nospace = status.nospace;
+    if (s->state == HTTP_READY && status.has_store &&
+        (status.leadership.state != LEADERSHIP_LEADING || status.leadership.degraded)) {
+        snprintf(s->shown, sizeof s->shown, "%s%.*s",
+                 status.leadership.state == LEADERSHIP_LEADING   ? "object store: "
+                 : status.leadership.state == LEADERSHIP_DEPOSED ? "deposed, "
+                                                                 : "",
+                 (int)sizeof status.leadership.why, status.leadership.why);
+        *reason = s->shown;
+        return status.leadership.state == LEADERSHIP_LEADING ? HTTP_DEGRADED
+                                                             : HTTP_NOT_LEADING;
+    }
     if (s->state == HTTP_READY && status.nospace) {
         *reason = "NOSPACE: the disk is full, writes are refused until there is room";
         return HTTP_DEGRADED;
@@ -127,7 +140,7 @@ page_health(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
     char text[REASON_BYTES + 32];
 
     text[0] = '\0';
-    if (state == HTTP_STARTING || state == HTTP_STOPPING)
+    if (state == HTTP_STARTING || state == HTTP_STOPPING || state == HTTP_NOT_LEADING)
         snprintf(text, sizeof text, "%s: %s", state_text[state], reason);
     else if (nospace && (exclude == NULL || strcmp(exclude, "NOSPACE") != 0))
         snprintf(text, sizeof text, "ALARM NOSPACE");

@@ -27,6 +27,7 @@ enum http_state {
     HTTP_READY,
     HTTP_DEGRADED, /* serving, but something does not work: the reason says what */
     HTTP_STOPPING,
+    HTTP_NOT_LEADING, /* only what is committed already can be read */
 };
 
 struct http_options {

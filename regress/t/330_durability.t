@@ -1,0 +1,390 @@
+#!/usr/bin/python3
+"""330_durability.t - what is acknowledged survives its disk: t4 run on an object store.
+
+Load by several clients, kill -9, the data directory removed, start with --take-over-now: every
+acknowledged write is there, with its revision; over a directory, S3 and Google Cloud Storage.
+A second server on the prefix fences the first.  Outages in both modes, a restart in an outage,
+old disks that return, copied directories, stores that were set back.
+T4_DURABILITY_ROUNDS (2) rounds for each kind of store.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+
+import t4test  # noqa: E402
+import storetest  # noqa: E402
+from storetest import DirStore, GcsStore, Load, S3Store, metric, server, until  # noqa: E402
+
+TAP = t4test.Tap()
+ROUNDS = int(os.environ.get("T4_DURABILITY_ROUNDS") or 2)
+GAP = 1 << 36
+
+
+def api():
+    import etcdclient
+    return etcdclient
+
+
+def status_of(call):
+    """(code, text) of a call that fails; ("OK", "") if it does not."""
+    import grpc
+    try:
+        call()
+        return "OK", ""
+    except grpc.RpcError as error:
+        return error.code().name, error.details()
+
+
+def put(client, key, value=b"v", timeout=20, metadata=()):
+    return client.call("KV/Put", api().api.PutRequest(key=key, value=value), timeout=timeout,
+                       metadata=metadata)
+
+
+def get(client, key, serializable=False, timeout=20):
+    return client.call("KV/Range", api().api.RangeRequest(key=key, serializable=serializable),
+                       timeout=timeout)
+
+
+def readyz(instance):
+    try:
+        with urllib.request.urlopen("http://%s/readyz" % instance.metrics_address,
+                                    timeout=10) as page:
+            return page.status, page.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+def fails_to_start(instance, *words):
+    """The server ends by itself with status 1 and says all of the words."""
+    instance.start(wait=False)
+    status = instance.wait(60)
+    text = instance.log()
+    return status == 1 and all(word in text for word in words), "status %s" % status, text[-1500:]
+
+
+# ---- the promise ----------------------------------------------------------------------------------
+
+def lost_disks(store):
+    """Sync mode: kill -9, rm -rf, another empty disk."""
+    for number in range(ROUNDS):
+        with server(store, "--take-over-now") as instance:
+            instance.start()
+            load = Load(instance.address, "%s%d" % (store.name, number))
+            enough = load.wait(150)
+            instance.kill()
+            load.join()
+        # close() has removed the directory
+        with server(store, "--take-over-now") as instance:
+            instance.start()
+            client = api().Client(instance.address)
+            wrong = load.missing(client)
+            client.close()
+            TAP.ok(enough and not wrong,
+                   "%s: %d acknowledged writes survive kill -9 and the loss of the disk" % (
+                       store.name, len(load.acked)), *wrong[:5])
+            TAP.equal(instance.stop(), 0, "%s: a clean stop" % store.name)
+
+
+def fencing(store):
+    """A second server takes the prefix: the first acknowledges nothing more, and says why."""
+    with server(store, "--take-over-now") as old, server(store, "--take-over-now") as new:
+        old.start()
+        load = Load(old.address, "fence-" + store.name)
+        load.wait(50)
+        new.start()
+        load.join()
+        client = api().Client(new.address)
+        wrong = load.missing(client)
+        TAP.ok(not wrong, "%s: what the first server acknowledged is on the second" % store.name,
+               *wrong[:5])
+        TAP.ok(load.failures and all(code == "UNAVAILABLE" for code, _ in load.failures),
+               "%s: its clients are told that it does not lead" % store.name, load.failures)
+        put(client, b"after", b"new")
+        old_client = api().Client(old.address)
+        TAP.equal(status_of(lambda: put(old_client, b"x"))[0], "UNAVAILABLE",
+                  "%s: the deposed server takes no write" % store.name)
+        TAP.equal(status_of(lambda: get(old_client, b"after"))[0], "UNAVAILABLE",
+                  "%s: and answers no linearizable read" % store.name)
+        TAP.equal(len(get(old_client, b"after", serializable=True).kvs), 0,
+                  "%s: a serializable read shows its old state" % store.name)
+        code, text = readyz(old)
+        TAP.ok(code == 503 and "another server leads" in text,
+               "%s: /readyz of the deposed says why" % store.name, code, text)
+        TAP.ok("deposed" in old.log(), "%s: so does its log" % store.name)
+        client.close()
+        old_client.close()
+
+
+# ---- outages ------------------------------------------------------------------------------------------
+
+def outage_sync(store):
+    with server(store, "--take-over-now", "--leadership-lease=1s") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"before", b"1")
+        lease = client.lease_grant(2).ID
+        client.call("KV/Put", api().api.PutRequest(key=b"leased", value=b"1", lease=lease))
+        store.control("outage")
+        TAP.equal(status_of(lambda: put(client, b"during", timeout=2))[0], "DEADLINE_EXCEEDED",
+                  "sync, outage: a write waits, and fails at its deadline")
+        TAP.ok(until(lambda: readyz(instance)[1].startswith("degraded")),
+               "sync, outage: /readyz says degraded", readyz(instance))
+        TAP.equal(get(client, b"before", serializable=True).kvs[0].value, b"1",
+                  "sync, outage: serializable reads go on")
+        TAP.ok(until(lambda: status_of(
+            lambda: get(client, b"before", timeout=20))[0] == "UNAVAILABLE"),
+               "sync, outage: linearizable reads end with the leadership lease")
+        stream = client.keepalive_stream() if hasattr(client, "keepalive_stream") else None
+        TAP.equal(len(get(client, b"during", serializable=True).kvs), 0,
+                  "sync, outage: nothing uncommitted is shown")
+        boot = metric(instance, "t4_leases_expired_total")
+        # well past the lease's two seconds
+        until(lambda: False, 4)
+        store.control()
+        TAP.ok(until(lambda: status_of(lambda: put(client, b"after"))[0] == "OK"),
+               "sync: writes go on by themselves after the outage")
+        TAP.equal(len(get(client, b"leased").kvs), 1, "sync: no lease was lost to the outage")
+        TAP.equal(metric(instance, "t4_leases_expired_total"), boot, "sync: none expired in it")
+        TAP.ok(until(lambda: readyz(instance) == (200, "ok")), "sync: /readyz is ok again")
+        TAP.ok(until(lambda: metric(instance, "t4_leases_expired_total") > boot),
+               "sync: the lease expires later, when its time is over")
+        del stream
+        client.close()
+        TAP.equal(instance.stop(), 0, "sync: a clean stop")
+
+
+def outage_async(store):
+    with server(store, "--take-over-now", "--wal-sync-upload=false",
+                "--upload-max-age=200ms") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"before", b"1")
+        store.control("outage")
+        load = Load(instance.address, "async")
+        TAP.ok(load.wait(300), "async, outage: writes are acknowledged")
+        TAP.equal(get(client, b"before").kvs[0].value, b"1", "async, outage: reads go on")
+        load.finish()
+        TAP.ok(until(lambda: metric(instance, "t4_store_lag_entries") >= 300),
+               "async, outage: the lag is shown", metric(instance, "t4_store_lag_entries"))
+        store.control()
+        TAP.ok(until(lambda: metric(instance, "t4_store_lag_entries") == 0),
+               "async: it is caught up by itself")
+        instance.kill()
+        shutil.rmtree(instance.data_dir)
+        good, *details = fails_to_start(
+            server(store, "--wal-sync-upload=false"), "asynchronous upload", "--take-over-now")
+        TAP.ok(good, "async: another disk must be told to take over", *details)
+        instance.start()
+        found = get(client, b"before", timeout=20)
+        TAP.ok(found.header.revision > GAP, "async: revisions go on above all that was given out",
+               found.header.revision)
+        TAP.ok(not load.missing(client), "async: what was uploaded is there")
+        stream = client.watch_stream()
+        stream.create(b"before", start_revision=2)
+        first = stream.next(20)
+        while first is not None and not first.canceled:
+            first = stream.next(20)
+        TAP.ok(first is not None and first.compact_revision > GAP,
+               "async: a watch from before is told that history was cut", first)
+        stream.cancel()
+        put(client, b"on")
+        client.close()
+        TAP.equal(instance.stop(), 0, "async: a clean stop")
+    with server(store, "--wal-sync-upload=false") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        TAP.equal(get(client, b"on").header.revision, get(client, b"on").kvs[0].mod_revision,
+                  "async: after a clean stop an empty disk goes on without a gap")
+        client.close()
+
+
+def restart_in_outage(store):
+    with server(store, "--take-over-now") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"kept", b"1")
+        put(client, b"later", b"1")  # its frame says that the store holds all before it
+        instance.kill()
+        store.control("outage")
+        instance.start(wait=False)
+        TAP.ok(until(lambda: status_of(
+            lambda: get(client, b"kept", serializable=True, timeout=2))[0] == "OK"),
+               "a restart in an outage serves serializable reads", instance.log_tail())
+        TAP.equal([kv.value for kv in get(client, b"kept", serializable=True).kvs], [b"1"],
+                  "... of what was committed")
+        TAP.equal(status_of(lambda: put(client, b"x"))[0], "UNAVAILABLE", "... and no writes")
+        TAP.equal(readyz(instance)[0], 503, "... and is not ready")
+        store.control()
+        TAP.ok(until(lambda: status_of(lambda: put(client, b"x"))[0] == "OK"),
+               "... and leads by itself when the store is back", instance.log_tail())
+        TAP.equal(get(client, b"kept").kvs[0].value, b"1", "... with everything")
+        client.close()
+        TAP.equal(instance.stop(), 0, "... and stops cleanly")
+
+
+# ---- disks that come back ---------------------------------------------------------------------------
+
+def old_disk(store):
+    """Async: a disk with acknowledged writes that history went on without."""
+    with server(store, "--wal-sync-upload=false", "--upload-max-age=1h",
+                "--take-over-now") as old:
+        old.start()
+        client = api().Client(old.address)
+        put(client, b"only-here", b"1")
+        client.close()
+        old.kill()
+        with server(store, "--take-over-now") as new:
+            new.start()
+            client = api().Client(new.address)
+            TAP.equal(len(get(client, b"only-here").kvs), 0,
+                      "what was not uploaded is lost with its disk")
+            client.close()
+            new.stop()
+        good, *details = fails_to_start(old, "1 acknowledged writes",
+                                        "--discard-divergent-tail")
+        TAP.ok(good, "the old disk is refused: it holds acknowledged writes", *details)
+        old.options.append("--discard-divergent-tail")
+        old.start()
+        client = api().Client(old.address)
+        TAP.equal(len(get(client, b"only-here").kvs), 0, "told to, it goes on without them")
+        put(client, b"next")
+        client.close()
+        TAP.ok([name for name in os.listdir(old.data_dir) if name.startswith("divergent-")],
+               "and keeps them in a file", os.listdir(old.data_dir))
+        old.options.remove("--discard-divergent-tail")
+        old.restart(crash=False)
+        client = api().Client(old.address)
+        TAP.equal(len(get(client, b"next").kvs), 1, "the next start is an ordinary one")
+        client.close()
+
+
+def own_disk(store):
+    """Async and kill -9, the same disk: nothing is lost, no gap."""
+    with server(store, "--wal-sync-upload=false", "--upload-max-age=1h") as instance:
+        instance.start()
+        for number in range(3):
+            load = Load(instance.address, "own%d" % number)
+            load.wait(100)
+            instance.kill()
+            load.join()
+            if number == 1:
+                shutil.rmtree(os.path.join(instance.data_dir, "engine"))
+            instance.start()
+            client = api().Client(instance.address)
+            wrong = load.missing(client)
+            revision = get(client, b"x").header.revision
+            TAP.ok(not wrong and revision < GAP,
+                   "async: a restart on its own disk has everything (%d)" % number, *wrong[:5])
+            client.close()
+        instance.kill()
+        shutil.rmtree(os.path.join(instance.data_dir, "wal"))
+        instance.start()
+        client = api().Client(instance.address)
+        TAP.ok(get(client, b"x").header.revision > GAP,
+               "async: a disk that lost its log takes no revision twice")
+        client.close()
+
+
+def copied_disk(store):
+    with server(store) as instance, server(store) as copy:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"a", b"1")
+        client.close()
+        instance.kill()
+        shutil.copytree(instance.data_dir, copy.data_dir)
+        good, *details = fails_to_start(copy, "is a copy", "--moved")
+        TAP.ok(good, "a copied directory is refused", *details)
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"b", b"2")
+        client.close()
+        instance.kill()
+        copy.options += ["--moved", "--take-over-now"]
+        copy.start()
+        client = api().Client(copy.address)
+        TAP.equal([get(client, key).kvs[0].value for key in (b"a", b"b")], [b"1", b"2"],
+                  "told that it was moved it has the store's history")
+        client.close()
+
+
+def other_stores(store):
+    with server(store) as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"a", b"1")
+        client.close()
+        instance.kill()
+        kept = store.path + ".kept"
+        os.rename(store.path, kept)
+        good, *details = fails_to_start(instance, "is older than this data directory knows it")
+        TAP.ok(good, "a store that was emptied is refused", *details)
+        with DirStore() as other, server(other) as stranger:
+            stranger.start()
+            stranger.stop()
+            stranger.options = store.options()
+            shutil.rmtree(store.path, ignore_errors=True)
+            os.rename(kept, store.path)
+            good, *details = fails_to_start(stranger, "belongs to cluster")
+            TAP.ok(good, "a directory of another cluster is refused", *details)
+        instance.start()
+        client = api().Client(instance.address)
+        TAP.equal(get(client, b"a").kvs[0].value, b"1", "the right store is taken again")
+        client.close()
+
+
+def per_request(store):
+    """t4-durability: object under asynchronous upload."""
+    with server(store, "--wal-sync-upload=false", "--upload-max-age=1h",
+                "--take-over-now") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, b"here", b"1")
+        put(client, b"there", b"1", metadata=(("t4-durability", "object"),))
+        TAP.equal(metric(instance, "t4_store_lag_entries"), 0,
+                  "a put with t4-durability: object is answered when the store has it")
+        put(client, b"lost", b"1")
+        code, text = status_of(lambda: put(client, b"x", metadata=(("t4-durability", "best"),)))
+        TAP.equal((code, "local, object" in text), ("INVALID_ARGUMENT", True),
+                  "another level is refused")
+        instance.kill()
+        shutil.rmtree(instance.data_dir)
+        instance.start()
+        TAP.equal([len(get(client, key).kvs) for key in (b"here", b"there", b"lost")], [1, 1, 0],
+                  "and survives the disk, with all before it")
+        client.close()
+    with t4test.T4() as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        code, text = status_of(
+            lambda: put(client, b"x", metadata=(("t4-durability", "object"),)))
+        TAP.equal(code, "INVALID_ARGUMENT", "without a store the level is refused")
+        client.close()
+
+
+def main():
+    if not os.path.exists(t4test.T4.binary):
+        TAP.skip_all("t4 was not built")
+    for kind in (DirStore, S3Store, GcsStore) if not os.environ.get("T4_DURABILITY_ONLY") else ():
+        with kind() as store:
+            lost_disks(store)
+            fencing(store)
+    only = os.environ.get("T4_DURABILITY_ONLY", "").split()
+    for part in (outage_sync, outage_async, restart_in_outage, old_disk, own_disk, copied_disk,
+                 other_stores, per_request):
+        if only and part.__name__ not in only:
+            continue
+        with DirStore() as store:
+            part(store)
+    TAP.done()
+
+
+main()

@@ -1,0 +1,385 @@
+/*
+ * joint.c - the local log and the chain become one.
+ *
+ * The chain is read from the place the directory remembers, or from its beginning.  Entries
+ * that both have are compared; the first that differs, or a tail of ours behind which another
+ * directory has put its fence, makes our tail *divergent*: history went on without it.  What
+ * was never acknowledged is saved aside and cut; what was acknowledged is cut only when told
+ * to.  What the chain has and we have not is appended to the local log, so that from here on
+ * the local log is the whole story for watches, uploads and recovery alike.
+ *
+ * Reset (I10): the lock was LOCAL, and we cannot prove to hold everything its holder
+ * acknowledged.  It may have given out up to 2^36 revisions that we do not know of, so ours
+ * go on above those.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "fmt/entry.h"
+#include "leadership/leadership_int.h"
+
+#define APPEND_BYTES (4u << 20)
+#define REVISION_GAP (INT64_C(1) << 36)
+
+struct join {
+    struct leadership *l;
+    uint64_t term, generation;
+    struct wal_reader *local; /* at the next entry to compare; NULL: not opened */
+    bool local_begins_later;  /* the local log does not reach back: nothing to compare */
+    bool wal_started;
+    struct wal_group group;
+    uint64_t appended;
+};
+
+/* --- the local log -------------------------------------------------------------------------- */
+
+static t4_status
+start_log(struct join *j, struct error *error)
+{
+    t4_status status;
+
+    if (j->wal_started)
+        return T4_OK;
+    status = wal_start(j->l->wal, j->generation, j->term, error);
+    j->wal_started = status == T4_OK;
+    return status;
+}
+
+static t4_status
+flush_group(struct join *j, struct error *error)
+{
+    t4_status status = T4_OK;
+
+    if (j->group.last_index != 0)
+        status = wal_reserve(j->l->wal, j->group.frames.len, true);
+    if (status == T4_OK && j->group.last_index != 0)
+        status = wal_write(j->l->wal, &j->group, error);
+    if (status == T4_OK && j->group.last_index != 0)
+        status = wal_sync(j->l->wal, NULL, error);
+    if (status == T4_OK && j->group.last_index != 0)
+        j->l->local_end = j->group.last_index;
+    if (status == T4_E_NOSPACE)
+        error_set(error, status, "no room in %s for the log as the object store holds it",
+                  j->l->data_dir);
+    wal_group_clear(&j->group);
+    return status;
+}
+
+static t4_status
+append(struct join *j, uint64_t index, int64_t revision, struct t4_slice entry,
+       struct error *error)
+{
+    t4_status status = start_log(j, error);
+
+    if (status != T4_OK)
+        return status;
+    wal_group_add(&j->group, index, revision, entry);
+    j->appended++;
+    return j->group.frames.len >= APPEND_BYTES ? flush_group(j, error) : T4_OK;
+}
+
+/* --- a divergent tail ------------------------------------------------------------------------- */
+
+struct tail_facts {
+    struct buffer text;
+    struct env_file *file;
+    struct env *env;
+    uint64_t offset;
+    int64_t first_revision, last_revision;
+    uint64_t first_ms, last_ms;
+};
+
+static t4_status
+note_tail_entry(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
+{
+    struct tail_facts *f = arg;
+    struct byte_reader r = reader_of(bytes);
+    struct entry e;
+    t4_status status;
+
+    (void)index;
+    if (!entry_decode_head(&r, &e))
+        return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " cannot be decoded",
+                         index);
+    if (f->first_revision == 0) {
+        f->first_revision = e.revision;
+        f->first_ms = e.time_ms;
+    }
+    f->last_revision = e.revision;
+    f->last_ms = e.time_ms;
+    buffer_clear(&f->text);
+    buffer_append_u32(&f->text, (uint32_t)bytes.len);
+    buffer_append_slice(&f->text, bytes);
+    if (f->file == NULL)
+        return T4_OK;
+    status = f->env->pwrite(f->env->state, f->file, f->text.data, f->text.len, f->offset,
+                            error);
+    f->offset += f->text.len;
+    return status;
+}
+
+/* Keeps the entries behind `keep` in a file: each with its length before it, u32. */
+static t4_status
+save_aside(struct join *j, uint64_t keep, struct tail_facts *f, char *path, size_t size,
+           struct error *error)
+{
+    struct leadership *l = j->l;
+    struct env *env = l->options.env;
+    t4_status status;
+
+    *f = (struct tail_facts){.env = env};
+    snprintf(path, size, "%s/divergent-%" PRIu64 "-%" PRIu64 ".log", l->data_dir,
+             keep + 1, l->local_end);
+    env->unlink(env->state, path, NULL);
+    status = env->open(env->state, path, ENV_CREATE | ENV_EXCLUSIVE, &f->file, error);
+    if (status == T4_OK)
+        status = wal_replay(l->wal, keep, l->local_end, note_tail_entry, f, error);
+    if (status == T4_OK)
+        status = env->sync(env->state, f->file, error);
+    if (f->file != NULL)
+        env->close(env->state, f->file);
+    if (status == T4_OK)
+        status = env->sync_dir(env->state, l->data_dir, error);
+    buffer_free(&f->text);
+    return status;
+}
+
+static t4_status
+refuse_tail(struct join *j, uint64_t keep, struct error *error)
+{
+    struct leadership *l = j->l;
+    struct tail_facts f = {0};
+    t4_status status = wal_replay(l->wal, keep, l->local_end, note_tail_entry, &f, error);
+
+    buffer_free(&f.text);
+    if (status != T4_OK)
+        return status;
+    error_set(error, T4_E_INVALID,
+              "the disk of %s holds %" PRIu64 " acknowledged writes (revisions %" PRId64
+              " to %" PRId64 ", unix times %" PRIu64 " to %" PRIu64
+              ") that the history in %s does not contain",
+              l->data_dir, l->local_end - keep, f.first_revision, f.last_revision,
+              f.first_ms / 1000, f.last_ms / 1000, object_url(l->options.store));
+    return error_hint(
+        error,
+        "another server took over meanwhile.  Keep a copy of the directory if they "
+        "matter; --discard-divergent-tail saves them to a file there and goes on "
+        "with the store's history");
+}
+
+/* The local log goes on at keep + 1 with what the chain says. */
+static t4_status
+diverge(struct join *j, uint64_t keep, struct error *error)
+{
+    struct leadership *l = j->l;
+    bool acknowledged = l->memory.rule != RULE_OBJECT;
+    struct tail_facts f;
+    char path[PATH_MAX_BYTES], count[24];
+    t4_status status;
+
+    wal_reader_close(j->local);
+    j->local = NULL;
+    if (acknowledged && !l->options.discard_divergent_tail)
+        return refuse_tail(j, keep, error);
+    status = save_aside(j, keep, &f, path, sizeof path, error);
+    if (status != T4_OK)
+        return status;
+    snprintf(count, sizeof count, "%" PRIu64, l->local_end - keep);
+    LOG_WARN(acknowledged ? "a divergent tail of acknowledged writes was cut off, as told"
+                          : "a divergent tail that was never acknowledged was cut off",
+             "entries", count, "saved", path, NULL);
+    status = wal_cut(l->wal, keep, error);
+    l->local_end = keep;
+    return status;
+}
+
+/* --- reading the chain ---------------------------------------------------------------------------- */
+
+/* Is this the entry that the local log has at this index? */
+static t4_status
+compare(struct join *j, uint64_t index, struct t4_slice entry, bool *same,
+        struct error *error)
+{
+    struct t4_slice own;
+    uint64_t at;
+    t4_status status = T4_OK;
+
+    *same = true;
+    if (j->local == NULL && !j->local_begins_later) {
+        status = wal_reader_open_at(j->l->wal, index, &j->local, error);
+        if (status == T4_E_NOTFOUND)
+            return T4_OK; /* below what is kept here; later ones decide */
+    }
+    if (status == T4_OK)
+        status = wal_reader_next(j->local, index, &at, &own, error);
+    if (status != T4_OK)
+        return status;
+    *same = at == index && slice_equal(own, entry);
+    return T4_OK;
+}
+
+static t4_status
+on_entry(void *arg, uint64_t index, struct t4_slice entry, const struct segment *segment,
+         struct error *error)
+{
+    struct join *j = arg;
+    struct leadership *l = j->l;
+    struct byte_reader r = reader_of(entry);
+    struct entry e;
+    bool same;
+    t4_status status;
+
+    if (!entry_decode_head(&r, &e)) /* objectlog has looked at it */
+        return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " of the chain", index);
+    if (index <= l->local_end) {
+        status = compare(j, index, entry, &same, error);
+        if (status == T4_OK && !same)
+            status = diverge(j, index - 1, error);
+        if (status != T4_OK)
+            return status;
+    }
+    l->revision = e.revision;
+    l->time_ms = e.time_ms;
+    if (e.kind != ENTRY_NORMAL)
+        l->compacted = e.compact_revision;
+    if (e.kind == ENTRY_RESET)
+        j->generation = e.reset.generation;
+    (void)segment;
+    return index > l->local_end ? append(j, index, e.revision, entry, error) : T4_OK;
+}
+
+static t4_status
+note_newest(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
+{
+    struct leadership *l = arg;
+    struct byte_reader r = reader_of(bytes);
+    struct entry e;
+
+    if (!entry_decode_head(&r, &e))
+        return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " cannot be decoded",
+                         index);
+    l->revision = e.revision;
+    l->time_ms = e.time_ms;
+    return T4_OK;
+}
+
+/* --- reset -------------------------------------------------------------------------------------------- */
+
+static t4_status
+append_reset(struct join *j, struct error *error)
+{
+    struct leadership *l = j->l;
+    int64_t revision = (l->revision > 1 ? l->revision : 1) + REVISION_GAP + 2;
+    uint64_t wall_ms = l->options.env->wall_ns(l->options.env->state) / 1000000;
+    struct buffer entry = {0}, value = {0};
+    struct mutation m = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
+    struct entry e = {.kind = ENTRY_RESET,
+                      .compact_revision = revision,
+                      .reset = {++j->generation, l->local_end, l->revision},
+                      .index = l->local_end + 1,
+                      .term = j->term,
+                      .revision = revision,
+                      .time_ms = wall_ms > l->time_ms ? wall_ms : l->time_ms,
+                      .mutations = 1};
+    char from[24], to[24];
+    t4_status status;
+
+    buffer_append_varint(&value, (uint64_t)revision);
+    m.value = buffer_slice(&value);
+    entry_encode_head(&entry, &e);
+    entry_add(&entry, &m);
+    status = append(j, e.index, revision, buffer_slice(&entry), error);
+    if (status == T4_OK)
+        status = flush_group(j, error);
+    buffer_free(&entry);
+    buffer_free(&value);
+    if (status != T4_OK)
+        return status;
+    snprintf(from, sizeof from, "%" PRId64, l->revision);
+    snprintf(to, sizeof to, "%" PRId64, revision);
+    LOG_WARN(
+        "took over from a server with asynchronous upload: writes it had acknowledged "
+        "and "
+        "not uploaded are lost; revisions go on above all that it may have given out",
+        "newest_uploaded", from, "revision", to, NULL);
+    return T4_OK;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------ */
+
+/* What is in force now, and what this server wants; before anything is acknowledged. */
+static t4_status
+settle_rule(struct leadership *l, const struct joint *j, struct error *error)
+{
+    bool all_uploaded = l->local_end <= l->uploaded;
+    t4_status status;
+
+    if (l->options.rule == RULE_OBJECT) {
+        /* Entries of the LOCAL time, not uploaded yet, stay acknowledged ones: see lead(). */
+        if (all_uploaded || (j->rule == RULE_OBJECT && l->memory.rule == RULE_OBJECT))
+            l->memory.rule = RULE_OBJECT;
+        else
+            l->memory.rule = RULE_LOCAL;
+        return memory_write(l, error);
+    }
+    l->memory.rule = RULE_LOCAL;
+    status = memory_write(l, error);
+    if (status == T4_OK && j->rule != RULE_LOCAL)
+        status = objectlog_change_rule(l->chain, RULE_LOCAL, error);
+    return status;
+}
+
+t4_status
+join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
+          struct leadership_acquired *out, struct error *error)
+{
+    struct join j = {
+        .l = l, .term = term, .generation = objectlog_manifest(l->chain)->generation};
+    struct objectlog_tail tail;
+    bool whole;
+    t4_status status;
+
+    l->revision = 0;
+    l->compacted = -1;
+    if (l->memory.cluster_id == l->ids.cluster_id &&
+        l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
+        objectlog_begin_at(l->chain, &l->memory.place);
+    status = objectlog_read(l->chain, on_entry, &j, &tail, error);
+    if (status == T4_OK)
+        status = flush_group(&j, error);
+    if (status == T4_OK && l->local_end > tail.last_index && tail.foreign_fence)
+        status = diverge(&j, tail.last_index, error);
+    if (status == T4_OK && l->revision == 0 && tail.last_index > 0)
+        status = wal_replay(l->wal, tail.last_index - 1, tail.last_index, note_newest, l,
+                            error);
+    whole = joint->rule != RULE_LOCAL || (joint->was_ours && l->log_is_whole) ||
+            (joint->released && joint->released_index == tail.last_index);
+    if (status == T4_OK && !whole)
+        status = append_reset(&j, error);
+    if (status == T4_OK)
+        status = start_log(&j, error);
+    wal_reader_close(j.local);
+    wal_group_free(&j.group);
+    if (status != T4_OK)
+        return status;
+    l->uploaded = tail.last_index;
+    l->memory.led_term = term;
+    wal_set_object_frontier(l->wal, tail.last_index);
+    objectlog_place(l->chain, &l->memory.place);
+    status = settle_rule(l, joint, error);
+    if (status == T4_OK && j.appended > 0) {
+        char count[24];
+
+        snprintf(count, sizeof count, "%" PRIu64, j.appended);
+        LOG_INFO("the log was fetched from the object store", "entries", count, NULL);
+    }
+    *out = (struct leadership_acquired){.term = term,
+                                        .generation = j.generation,
+                                        .object_frontier = tail.last_index,
+                                        .all_leases_full = !whole};
+    return status;
+}

@@ -1,0 +1,119 @@
+/*
+ * leadership_int.h - what the files of this folder share.
+ *
+ * memory.c     what the data directory remembers of the store
+ * acquire.c    from a URL to a term: probe, bootstrap, waiting, take-over
+ * joint.c      the local log and the chain become one; reset entry
+ * upload.c     the leader's loop: segments, rule, lease, watch over the lock, release
+ * leadership.c the handle: threads, waits, views
+ *
+ * Lock: leadership.lock is a leaf; nothing is called with it held.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef LEADERSHIP_LEADERSHIP_INT_H
+#define LEADERSHIP_LEADERSHIP_INT_H
+
+#include <stdatomic.h>
+
+#include "env/thread.h"
+#include "leadership/leadership.h"
+#include "objectlog/objectlog.h"
+
+#define SECOND UINT64_C(1000000000)
+#define MILLISECOND UINT64_C(1000000)
+#define PATH_MAX_BYTES 4200
+
+/* What the directory remembers, <data>/store-memory. */
+struct memory {
+    char url[LOCATION_BYTES];
+    bool probed; /* the store of this URL passed the probe */
+    uint64_t cluster_id, lineage;
+    uint64_t lock_counter, manifest_counter; /* highest seen */
+    uint64_t term;                           /* last asked for */
+    uint64_t led_term;        /* last one that the local log was started with */
+    uint32_t rule;            /* led by; 0: never led */
+    struct chain_floor place; /* read and accepted up to here */
+};
+
+struct leadership {
+    struct leadership_options options;
+    char *data_dir, *address;
+    struct leadership_ids ids;
+    struct objectlog *chain; /* [store thread, or before it starts] */
+    enum objectlog_found found;
+    struct memory memory; /* [store thread, or before it starts] */
+    struct memory stored; /* as it stands on the disk */
+    uint64_t stored_ns;
+
+    struct wal *wal;
+    uint64_t local_end; /* [store thread] of the log at start, then as joined */
+    bool log_is_whole;  /* it was found to hold everything this directory acknowledged */
+
+    struct mutex lock;
+    struct condition wake;          /* the store thread */
+    struct condition changed;       /* whoever waits for the state */
+    enum leadership_state state;    /* [lock] */
+    struct error why;               /* [lock] */
+    bool degraded;                  /* [lock] */
+    char degraded_why[512];         /* [lock] */
+    bool stopping, finish;          /* [lock] finish: upload, release, end */
+    bool sleeping, woken;           /* [lock] */
+    bool lingering;                 /* [lock] */
+    bool started, thread_ended;     /* [lock] */
+    struct leadership_wait *waits;  /* [lock] */
+    uint32_t n_waits;               /* [lock] */
+    uint64_t synced, waiting_bytes; /* [lock] */
+    uint64_t waiting_since_ns;      /* [lock] of the oldest entry not uploaded; 0: none */
+    uint64_t object_index;          /* [lock] */
+    int64_t object_revision;        /* [lock] */
+    bool hurry;                     /* [lock] */
+    uint64_t term_shown;            /* [lock] */
+
+    struct thread thread;
+    _Atomic bool leads;
+    _Atomic uint64_t lease_until_ns;
+    _Atomic bool renew_wanted;
+    _Atomic uint64_t unproven_since_ns;
+
+    /* [store thread] the newest uploaded entry */
+    uint64_t uploaded;
+    int64_t revision, compacted;
+    uint64_t time_ms;
+    uint64_t renewed_ns, polled_ns;
+    uint64_t put_ns;       /* how long the last segment's PUT took */
+    uint32_t last_entries; /* of the last segment */
+    struct buffer raw;
+    struct wal_reader *reader;
+    bool has_pending; /* an entry read and not taken: */
+    uint64_t pending_index;
+    struct buffer pending;
+};
+
+/* memory.c */
+t4_status memory_read(struct leadership *l, struct error *error);
+t4_status memory_write(struct leadership *l, struct error *error);
+
+/* acquire.c: until this server leads, or OK is impossible.  CANCELLED: stopped. */
+t4_status acquire(struct leadership *l, struct leadership_acquired *out,
+                  struct error *error);
+t4_status acquire_open(struct leadership *l, struct error *error);
+/* Sleeps ns, or until stopped (then CANCELLED). */
+t4_status leadership_pause(struct leadership *l, uint64_t ns, struct error *error);
+/* Says what is waited for. */
+void leadership_seek(struct leadership *l, const char *why);
+
+/* joint.c */
+struct joint {
+    bool was_ours; /* the lock named this directory with the last term it asked for */
+    bool released; /* the lock was given back with everything in the chain */
+    uint64_t released_index;
+    enum commit_rule rule; /* in force before */
+};
+t4_status join_logs(struct leadership *l, const struct joint *j, uint64_t term,
+                    struct leadership_acquired *out, struct error *error);
+
+/* upload.c */
+t4_status lead(struct leadership *l, struct error *error);
+
+#endif

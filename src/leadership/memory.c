@@ -1,0 +1,127 @@
+/*
+ * memory.c - what a data directory remembers of its store, <data>/store-memory.
+ *
+ * A text record (fmt/text.h), replaced as a whole.  It holds the verdict of the probe, so that
+ * a restart in an outage works; the highest counters seen, so that a store that was set back
+ * to an older copy is noticed; the term last asked for; and a place in the chain up to which
+ * everything was read and accepted, so that the next start need not read it again.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdio.h>
+
+#include "base/memory.h"
+#include "fmt/text.h"
+#include "leadership/leadership_int.h"
+
+#define FORMAT 1
+#define FILE_MAX 4096
+
+static char *
+path_of(const struct leadership *l, const char *name)
+{
+    size_t size = strlen(l->data_dir) + strlen(name) + 2;
+    char *path = mem_alloc(size);
+
+    snprintf(path, size, "%s/%s", l->data_dir, name);
+    return path;
+}
+
+static bool
+parse(struct t4_slice text, struct memory *m)
+{
+    struct text_reader r;
+    unsigned format;
+
+    if (!text_open(&r, text, "t4-store-memory", &format) || format != FORMAT)
+        return false;
+    text_read_string(&r, "url", m->url, sizeof m->url);
+    m->probed = text_read_u64(&r, "probed") != 0;
+    m->cluster_id = text_read_hex(&r, "cluster");
+    m->lineage = text_read_hex(&r, "lineage");
+    m->lock_counter = text_read_u64(&r, "lock-counter");
+    m->manifest_counter = text_read_u64(&r, "manifest-counter");
+    m->term = text_read_u64(&r, "term");
+    m->led_term = text_read_u64(&r, "led-term");
+    m->rule = (uint32_t)text_read_u64(&r, "rule");
+    m->place.next_slot = text_read_u64(&r, "next-slot");
+    m->place.term = text_read_u64(&r, "chain-term");
+    m->place.last_index = text_read_u64(&r, "last-index");
+    text_read_bytes(&r, "hash", m->place.hash, HASH_BYTES);
+    return text_close(&r);
+}
+
+t4_status
+memory_read(struct leadership *l, struct error *error)
+{
+    struct env *env = l->options.env;
+    char *path = path_of(l, "store-memory"), text[FILE_MAX];
+    struct env_file *file = NULL;
+    size_t got = 0;
+    t4_status status = env->open(env->state, path, ENV_READONLY, &file, NULL);
+
+    if (status == T4_OK) {
+        status = env->pread(env->state, file, text, sizeof text, 0, &got, error);
+        env->close(env->state, file);
+        if (status == T4_OK && !parse(slice_of(text, got), &l->memory)) {
+            status = error_set(error, T4_E_CORRUPT, "the file %s is damaged", path);
+            error_hint(error,
+                       "delete it: it is made anew from the store, but a store that "
+                       "was set back to an older copy is not noticed then");
+        }
+    } else if (status == T4_E_NOTFOUND) {
+        status = T4_OK;
+    } else {
+        error_set(error, status, "cannot open %s: %s", path, status_text(status));
+    }
+    l->stored = l->memory;
+    mem_free(path);
+    return status;
+}
+
+t4_status
+memory_write(struct leadership *l, struct error *error)
+{
+    struct env *env = l->options.env;
+    const struct memory *m = &l->memory;
+    char *path = path_of(l, "store-memory"), *temporary = path_of(l, "store-memory.new");
+    struct buffer text = {0};
+    struct env_file *file = NULL;
+    t4_status status;
+
+    text_begin(&text, "t4-store-memory", FORMAT);
+    text_string(&text, "url", m->url);
+    text_u64(&text, "probed", m->probed);
+    text_hex(&text, "cluster", m->cluster_id);
+    text_hex(&text, "lineage", m->lineage);
+    text_u64(&text, "lock-counter", m->lock_counter);
+    text_u64(&text, "manifest-counter", m->manifest_counter);
+    text_u64(&text, "term", m->term);
+    text_u64(&text, "led-term", m->led_term);
+    text_u64(&text, "rule", m->rule);
+    text_u64(&text, "next-slot", m->place.next_slot);
+    text_u64(&text, "chain-term", m->place.term);
+    text_u64(&text, "last-index", m->place.last_index);
+    text_bytes(&text, "hash", m->place.hash, HASH_BYTES);
+    text_end(&text);
+
+    env->unlink(env->state, temporary, NULL); /* of a crash, if any */
+    status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &file, error);
+    if (status == T4_OK)
+        status = env->pwrite(env->state, file, text.data, text.len, 0, error);
+    if (status == T4_OK)
+        status = env->sync(env->state, file, error);
+    if (file != NULL)
+        env->close(env->state, file);
+    if (status == T4_OK)
+        status = env->rename(env->state, temporary, path, error);
+    if (status == T4_OK)
+        status = env->sync_dir(env->state, l->data_dir, error);
+    if (status == T4_OK)
+        l->stored = l->memory;
+    l->stored_ns = env->boot_ns(env->state);
+    buffer_free(&text);
+    mem_free(temporary);
+    mem_free(path);
+    return status;
+}

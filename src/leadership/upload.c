@@ -1,0 +1,372 @@
+/*
+ * upload.c - the leader's loop: segments, rule, lease, watch over the lock, release.
+ *
+ * Under OBJECT a segment goes as soon as something is synced; what gathers while its PUT is
+ * under way goes with the next.  When the last segment held several entries the loop waits a
+ * moment (a tenth of a PUT at most) for their clients to come back, so that a group of clients
+ * does not split into two that wait for each other's PUT.  Under LOCAL a segment goes when it
+ * is full, old enough, or somebody is in a hurry.
+ *
+ * Entries are read back from the local log, also the newest: one way for catching up and for
+ * keeping up, and nothing is uploaded that recovery would not find.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "fmt/entry.h"
+#include "leadership/leadership_int.h"
+
+#define SEGMENT_TARGET (4u << 20) /* entries before compression */
+#define LINGER_MAX_NS (4 * MILLISECOND)
+#define LINGER_STEP_NS MILLISECOND
+#define LEASE_UNUSED_NS (60 * SECOND)
+#define POLL_NS (200 * SECOND) /* 432 GETs a day */
+#define MEMORY_NS (60 * SECOND)
+
+enum work { WORK_UPLOAD = 1, WORK_RENEW = 2, WORK_POLL = 4, WORK_STOP = 8 };
+
+static uint64_t
+now_ns(const struct leadership *l)
+{
+    return l->options.env->boot_ns(l->options.env->state);
+}
+
+static bool
+is_local(const struct leadership *l)
+{
+    return l->options.rule == RULE_LOCAL;
+}
+
+/* --- waiting for something to do --------------------------------------------------------------- */
+
+/* [lock] What is due, or how long nothing is. */
+static unsigned
+due(const struct leadership *l, uint64_t now, uint64_t *sleep_ns)
+{
+    unsigned work = 0;
+    uint64_t next = l->polled_ns + POLL_NS;
+
+    if (l->stopping || l->finish)
+        return WORK_STOP;
+    if (l->synced > l->uploaded) {
+        uint64_t at = l->waiting_since_ns + l->options.upload_age_ns;
+
+        if (!is_local(l) || l->hurry || l->waiting_bytes >= SEGMENT_TARGET || at <= now)
+            work |= WORK_UPLOAD;
+        else if (at < next)
+            next = at;
+    }
+    if (!is_local(l)) {
+        uint64_t unused = l->renewed_ns + LEASE_UNUSED_NS;
+
+        if (atomic_load(&l->renew_wanted))
+            work |= WORK_RENEW;
+        else if (objectlog_lock(l->chain)->lease_ms > 0) {
+            if (unused <= now)
+                work |= WORK_RENEW;
+            else if (unused < next)
+                next = unused;
+        }
+    }
+    if (l->polled_ns + POLL_NS <= now)
+        work |= WORK_POLL;
+    *sleep_ns = next > now ? next - now : 0;
+    return work;
+}
+
+static unsigned
+wait_for_work(struct leadership *l)
+{
+    unsigned work;
+    uint64_t sleep_ns;
+
+    mutex_lock(&l->lock);
+    while ((work = due(l, now_ns(l), &sleep_ns)) == 0) {
+        l->sleeping = true;
+        l->woken = false;
+        condition_wait_for(&l->wake, &l->lock, sleep_ns);
+        l->sleeping = false;
+    }
+    mutex_unlock(&l->lock);
+    return work;
+}
+
+/* --- segments ----------------------------------------------------------------------------------------- */
+
+struct batch {
+    uint64_t first, last;
+    uint32_t entries;
+    int64_t revision, compacted;
+};
+
+static uint64_t
+synced_now(struct leadership *l)
+{
+    uint64_t synced;
+
+    mutex_lock(&l->lock);
+    synced = l->synced;
+    mutex_unlock(&l->lock);
+    return synced;
+}
+
+/* Takes entries up to `limit` into l->raw.  False in *more: the segment is full. */
+static t4_status
+gather(struct leadership *l, struct batch *b, uint64_t limit, struct error *error)
+{
+    if (l->reader == NULL) {
+        t4_status status = wal_reader_open_at(l->wal, l->uploaded + 1, &l->reader, error);
+
+        if (status != T4_OK)
+            return error_wrap(error, "reading the log for the upload"), status;
+    }
+    while (l->raw.len < SEGMENT_TARGET && b->last < limit) {
+        struct byte_reader r;
+        struct t4_slice bytes;
+        struct entry e;
+        uint64_t index;
+        t4_status status = wal_reader_next(l->reader, limit, &index, &bytes, error);
+
+        if (status == T4_E_NOTFOUND)
+            return T4_OK;
+        if (status != T4_OK)
+            return status;
+        r = reader_of(bytes);
+        if (index != b->last + 1 || !entry_decode_head(&r, &e))
+            return error_set(error, T4_E_CORRUPT,
+                             "entry %" PRIu64 " of the local log cannot be uploaded",
+                             b->last + 1);
+        segment_entry_append(&l->raw, bytes);
+        b->last = index;
+        b->entries++;
+        b->revision = e.revision;
+        if (e.kind != ENTRY_NORMAL)
+            b->compacted = e.compact_revision;
+    }
+    return T4_OK;
+}
+
+/* Waits for the clients of the last segment to come back; see the top. */
+static t4_status
+linger(struct leadership *l, struct batch *b, struct error *error)
+{
+    uint64_t most = l->put_ns / 10 < LINGER_MAX_NS ? l->put_ns / 10 : LINGER_MAX_NS;
+    uint64_t until = now_ns(l) + most;
+    t4_status status = T4_OK;
+
+    while (status == T4_OK && b->entries < l->last_entries &&
+           l->raw.len < SEGMENT_TARGET) {
+        uint64_t now = now_ns(l), before = b->last, synced;
+        bool stop;
+
+        if (now >= until)
+            break;
+        mutex_lock(&l->lock);
+        l->lingering = true;
+        if (l->synced == b->last && !l->stopping)
+            condition_wait_for(&l->wake, &l->lock,
+                               until - now < LINGER_STEP_NS ? until - now
+                                                            : LINGER_STEP_NS);
+        l->lingering = false;
+        synced = l->synced;
+        stop = l->stopping;
+        mutex_unlock(&l->lock);
+        status = gather(l, b, synced, error);
+        if (stop || b->last == before)
+            break;
+    }
+    return status;
+}
+
+static void
+note_uploaded(struct leadership *l, const struct batch *b, uint64_t began_ns)
+{
+    uint64_t now = now_ns(l);
+
+    mutex_lock(&l->lock);
+    l->object_index = b->last;
+    l->object_revision = b->revision;
+    if (l->synced <= b->last) {
+        l->waiting_since_ns = 0;
+        l->waiting_bytes = 0;
+        l->hurry = false;
+    } else {
+        l->waiting_since_ns =
+            began_ns; /* what is left came after the segment was gathered */
+    }
+    mutex_unlock(&l->lock);
+    l->uploaded = b->last;
+    l->revision = b->revision;
+    l->compacted = b->compacted;
+    l->last_entries = b->entries;
+    metric_observe(l->options.metrics, METRIC_STORE_PUT, now - began_ns);
+    metric_add(l->options.metrics, METRIC_STORE_SEGMENTS, 1);
+    metric_add(l->options.metrics, METRIC_STORE_UPLOADED, (int64_t)l->raw.len);
+    metric_set(l->options.metrics, METRIC_OBJECT_INDEX, (int64_t)b->last);
+    metric_set(l->options.metrics, METRIC_OBJECT_REVISION, b->revision);
+    wal_set_object_frontier(l->wal, b->last);
+    objectlog_place(l->chain, &l->memory.place);
+}
+
+static t4_status
+upload(struct leadership *l, struct error *error)
+{
+    struct batch b = {.first = l->uploaded + 1,
+                      .last = l->uploaded,
+                      .revision = l->revision,
+                      .compacted = l->compacted};
+    uint64_t began;
+    t4_status status;
+
+    buffer_clear(&l->raw);
+    status = gather(l, &b, synced_now(l), error);
+    if (status == T4_OK && !is_local(l) && l->last_entries > 1)
+        status = linger(l, &b, error);
+    if (status != T4_OK || b.entries == 0)
+        return status;
+    began = now_ns(l);
+    status =
+        objectlog_append(l->chain, b.first, b.last, b.last, buffer_slice(&l->raw), error);
+    if (status != T4_OK) {
+        wal_reader_close(l->reader); /* it stands behind what was not stored */
+        l->reader = NULL;
+        return status;
+    }
+    l->put_ns = now_ns(l) - began;
+    note_uploaded(l, &b, began);
+    /* Accepted in the chain, and only now told (chain.pml: ack after the slot is stored). */
+    l->options.uploaded(l->options.arg, b.last, b.revision, b.compacted);
+    return now_ns(l) - l->stored_ns > MEMORY_NS ? memory_write(l, error) : T4_OK;
+}
+
+/* --- rule and lease -------------------------------------------------------------------------------------- */
+
+/* LOCAL to OBJECT, once everything from the LOCAL time is in the chain. */
+static t4_status
+settle(struct leadership *l, struct error *error)
+{
+    t4_status status = T4_OK;
+
+    if (is_local(l) || l->uploaded < l->local_end)
+        return T4_OK;
+    if (objectlog_lock(l->chain)->rule != RULE_OBJECT)
+        status = objectlog_change_rule(l->chain, RULE_OBJECT, error);
+    if (status == T4_OK && l->memory.rule != RULE_OBJECT) {
+        l->memory.rule = RULE_OBJECT;
+        status = memory_write(l, error);
+    }
+    return status;
+}
+
+static void
+answer_waits(struct leadership *l, bool proven)
+{
+    struct leadership_wait *w;
+
+    mutex_lock(&l->lock);
+    w = l->waits;
+    l->waits = NULL;
+    l->n_waits = 0;
+    mutex_unlock(&l->lock);
+    while (w != NULL) {
+        struct leadership_wait *next = w->next;
+
+        w->done(w, proven);
+        w = next;
+    }
+}
+
+/* lease.pml: the lease counts from before the request was sent. */
+static t4_status
+renew(struct leadership *l, struct error *error)
+{
+    uint64_t sent = now_ns(l), since;
+    bool wanted = atomic_exchange(&l->renew_wanted, false);
+    t4_status status = objectlog_renew(l->chain, wanted ? l->options.lease_ms : 0, error);
+
+    if (status != T4_OK)
+        return status;
+    l->renewed_ns = l->polled_ns = sent;
+    metric_add(l->options.metrics, METRIC_STORE_RENEWALS, 1);
+    if (!wanted) {
+        atomic_store(&l->lease_until_ns, 0);
+        return T4_OK;
+    }
+    /* The swap found the lock as we had left it: nobody led in between, however long it took. */
+    since = atomic_exchange(&l->unproven_since_ns, 0);
+    if (since != 0)
+        l->options.unproven(l->options.arg, now_ns(l) - since);
+    atomic_store(&l->lease_until_ns, sent + l->options.lease_ms * MILLISECOND);
+    answer_waits(l, true);
+    return T4_OK;
+}
+
+static t4_status
+poll(struct leadership *l, struct error *error)
+{
+    t4_status status = objectlog_look_at_lock(l->chain, error);
+
+    l->polled_ns = now_ns(l);
+    if (status == T4_E_NOTFOUND) {
+        error_set(error, T4_E_CORRUPT, "the lock of %s is gone",
+                  object_url(l->options.store));
+        return error_hint(error,
+                          "somebody deleted it: restore it; it is never made anew");
+    }
+    /* No answer: nothing is known, and nothing is lost.  A damaged lock is. */
+    return status == T4_E_PRECONDITION || status == T4_E_CORRUPT ||
+                   status == T4_E_CANCELLED
+               ? status
+               : T4_OK;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------------ */
+
+static t4_status
+finish(struct leadership *l, struct error *error)
+{
+    t4_status status = T4_OK;
+
+    while (status == T4_OK && l->uploaded < synced_now(l))
+        status = upload(l, error);
+    if (status == T4_OK)
+        status = settle(l, error);
+    if (status == T4_OK)
+        status = objectlog_release(l->chain, l->uploaded, l->revision, error);
+    if (status == T4_OK) {
+        l->memory.lock_counter = objectlog_lock(l->chain)->counter;
+        status = memory_write(l, error);
+    }
+    return status;
+}
+
+t4_status
+lead(struct leadership *l, struct error *error)
+{
+    t4_status status = settle(l, error);
+
+    l->polled_ns = now_ns(l);
+    while (status == T4_OK) {
+        unsigned work = wait_for_work(l);
+
+        if (work & WORK_STOP) {
+            status = finish(l, error);
+            break;
+        }
+        if (work & WORK_RENEW)
+            status = renew(l, error);
+        if (status == T4_OK && (work & WORK_UPLOAD)) {
+            status = upload(l, error);
+            if (status == T4_OK)
+                status = settle(l, error);
+        }
+        if (status == T4_OK && (work & WORK_POLL))
+            status = poll(l, error);
+    }
+    answer_waits(l, false);
+    return status;
+}
