@@ -81,8 +81,8 @@ struct leadership {
     int64_t revision, compacted;
     uint64_t time_ms;
     uint64_t renewed_ns, polled_ns;
-    uint64_t put_ns;       /* how long the last segment's PUT took */
-    uint32_t last_entries; /* of the last segment */
+    uint64_t put_ns;                       /* how long the last segment's PUT took */
+    uint32_t last_entries, entries_before; /* of the last segment, the one before */
     struct buffer raw;
     struct wal_reader *reader;
     bool has_pending; /* an entry read and not taken: */

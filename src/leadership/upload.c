@@ -3,7 +3,7 @@
  *
  * Under OBJECT a segment goes as soon as something is synced; what gathers while its PUT is
  * under way goes with the next.  When the last segment held several entries the loop waits a
- * moment (a tenth of a PUT at most) for their clients to come back, so that a group of clients
+ * moment (two fifths of a PUT, 12 ms, at most) for their clients to come back, so that a group of clients
  * does not split into two that wait for each other's PUT.  Under LOCAL a segment goes when it
  * is full, old enough, or somebody is in a hurry.
  *
@@ -21,8 +21,7 @@
 #include "leadership/leadership_int.h"
 
 #define SEGMENT_TARGET (4u << 20) /* entries before compression */
-#define LINGER_MAX_NS (4 * MILLISECOND)
-#define LINGER_STEP_NS MILLISECOND
+#define LINGER_MAX_NS (12 * MILLISECOND)
 #define LEASE_UNUSED_NS (60 * SECOND)
 #define POLL_NS (200 * SECOND) /* 432 GETs a day */
 #define MEMORY_NS (60 * SECOND)
@@ -150,15 +149,18 @@ gather(struct leadership *l, struct batch *b, uint64_t limit, struct error *erro
     return T4_OK;
 }
 
-/* Waits for the clients of the last segment to come back; see the top. */
+/*
+ * Waits for the clients of the last two segments to come back (they may be two groups that wait
+ * for each other's PUT, and are to become one); see the top.
+ */
 static t4_status
 linger(struct leadership *l, struct batch *b, struct error *error)
 {
-    uint64_t most = l->put_ns / 10 < LINGER_MAX_NS ? l->put_ns / 10 : LINGER_MAX_NS;
+    uint64_t most = l->put_ns * 2 / 5 < LINGER_MAX_NS ? l->put_ns * 2 / 5 : LINGER_MAX_NS;
     uint64_t until = now_ns(l) + most;
     t4_status status = T4_OK;
 
-    while (status == T4_OK && b->entries < l->last_entries &&
+    while (status == T4_OK && b->entries < l->last_entries + l->entries_before &&
            l->raw.len < SEGMENT_TARGET) {
         uint64_t now = now_ns(l), before = b->last, synced;
         bool stop;
@@ -169,8 +171,7 @@ linger(struct leadership *l, struct batch *b, struct error *error)
         l->lingering = true;
         if (l->synced == b->last && !l->stopping)
             condition_wait_for(&l->wake, &l->lock,
-                               until - now < LINGER_STEP_NS ? until - now
-                                                            : LINGER_STEP_NS);
+                               until - now < most / 2 ? until - now : most / 2);
         l->lingering = false;
         synced = l->synced;
         stop = l->stopping;
@@ -202,6 +203,7 @@ note_uploaded(struct leadership *l, const struct batch *b, uint64_t began_ns)
     l->uploaded = b->last;
     l->revision = b->revision;
     l->compacted = b->compacted;
+    l->entries_before = l->last_entries;
     l->last_entries = b->entries;
     metric_observe(l->options.metrics, METRIC_STORE_PUT, now - began_ns);
     metric_add(l->options.metrics, METRIC_STORE_SEGMENTS, 1);
