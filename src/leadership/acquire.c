@@ -120,9 +120,8 @@ acquire_open(struct leadership *l, struct error *error)
     return T4_OK;
 }
 
-/* Will asking again help? */
-static bool
-is_passing(t4_status status)
+bool
+acquire_is_passing(t4_status status)
 {
     return status == T4_E_UNAVAILABLE || status == T4_E_TIMEOUT ||
            status == T4_E_UNKNOWN || status == T4_E_BUSY || status == T4_E_IO ||
@@ -338,7 +337,7 @@ acquire(struct leadership *l, struct leadership_acquired *out, struct error *err
     for (;;) {
         t4_status status = attempt(l, out, error);
 
-        if (status != T4_E_PRECONDITION && !is_passing(status))
+        if (status != T4_E_PRECONDITION && !acquire_is_passing(status))
             return status;
         leadership_seek(l, error->message);
         if (leadership_pause(l, RETRY_NS, error) != T4_OK)

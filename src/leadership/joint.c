@@ -367,8 +367,15 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
     if (status != T4_OK)
         return status;
     l->uploaded = tail.last_index;
+    /*
+     * Our tail goes up before anything is acknowledged.  It may hold a reset entry, ours or one
+     * that an earlier start did not get to upload: who takes over next must know of it.
+     */
+    status = upload_all(l, l->local_end, error);
+    if (status != T4_OK)
+        return status;
     l->memory.led_term = term;
-    wal_set_object_frontier(l->wal, tail.last_index);
+    wal_set_object_frontier(l->wal, l->uploaded);
     objectlog_place(l->chain, &l->memory.place);
     status = settle_rule(l, joint, error);
     if (status == T4_OK && j.appended > 0) {
@@ -379,7 +386,8 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
     }
     *out = (struct leadership_acquired){.term = term,
                                         .generation = j.generation,
-                                        .object_frontier = tail.last_index,
+                                        .object_frontier = l->uploaded,
+                                        .object_revision = l->revision,
                                         .all_leases_full = !whole};
     return status;
 }

@@ -12,6 +12,8 @@
 #include "base/memory.h"
 #include "leadership/leadership_int.h"
 
+#define IDENTIFY_TRIES 10u
+#define IDENTIFY_PAUSE_NS (SECOND / 2)
 #define WAITS_MAX 65536u
 #define WAIT_NS (5 * SECOND) /* as etcd's own limit of a request */
 
@@ -63,9 +65,16 @@ leadership_free(struct leadership *l)
 t4_status
 leadership_identify(struct leadership *l, struct leadership_ids *ids, struct error *error)
 {
-    t4_status status = acquire_open(l, error);
+    t4_status status = T4_E_UNAVAILABLE;
 
     *ids = (struct leadership_ids){0};
+    for (unsigned tries = 0; tries < IDENTIFY_TRIES; tries++) {
+        if (tries > 0 && leadership_pause(l, IDENTIFY_PAUSE_NS, error) != T4_OK)
+            return T4_E_CANCELLED;
+        status = acquire_open(l, error);
+        if (!acquire_is_passing(status) || status == T4_E_DENIED)
+            break;
+    }
     if (status != T4_OK || l->found == OBJECTLOG_EMPTY)
         return status;
     ids->found = true;

@@ -44,6 +44,7 @@ enum leadership_state {
 struct leadership_acquired {
     uint64_t term, generation;
     uint64_t object_frontier; /* index up to which the chain holds the log */
+    int64_t object_revision;  /* of that entry */
     bool all_leases_full; /* a reset entry was appended: every lease gets its full time */
 };
 
@@ -91,7 +92,7 @@ struct leadership_ids {
 t4_status leadership_new(const struct leadership_options *options,
                          struct leadership **out, struct error *error);
 void leadership_free(struct leadership *l);
-/* Asks the store once (a few tries); for a directory that has no identity yet. */
+/* Asks the store, some seconds long; for a directory that has no identity yet. */
 t4_status leadership_identify(struct leadership *l, struct leadership_ids *ids,
                               struct error *error);
 /* The directory was here before: this is who it is. */

@@ -97,6 +97,8 @@ t4_status memory_write(struct leadership *l, struct error *error);
 /* acquire.c: until this server leads, or OK is impossible.  CANCELLED: stopped. */
 t4_status acquire(struct leadership *l, struct leadership_acquired *out,
                   struct error *error);
+/* Will asking the store again help? */
+bool acquire_is_passing(t4_status status);
 t4_status acquire_open(struct leadership *l, struct error *error);
 /* Sleeps ns, or until stopped (then CANCELLED). */
 t4_status leadership_pause(struct leadership *l, uint64_t ns, struct error *error);
@@ -115,5 +117,7 @@ t4_status join_logs(struct leadership *l, const struct joint *j, uint64_t term,
 
 /* upload.c */
 t4_status lead(struct leadership *l, struct error *error);
+/* Uploads the log up to `last`; nobody is told. */
+t4_status upload_all(struct leadership *l, uint64_t last, struct error *error);
 
 #endif

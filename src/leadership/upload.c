@@ -214,32 +214,61 @@ note_uploaded(struct leadership *l, const struct batch *b, uint64_t began_ns)
     objectlog_place(l->chain, &l->memory.place);
 }
 
+/* Stores what is in l->raw. */
 static t4_status
-upload(struct leadership *l, struct error *error)
+put_batch(struct leadership *l, const struct batch *b, struct error *error)
 {
-    struct batch b = {.first = l->uploaded + 1,
-                      .last = l->uploaded,
-                      .revision = l->revision,
-                      .compacted = l->compacted};
-    uint64_t began;
-    t4_status status;
+    uint64_t began = now_ns(l);
+    t4_status status = objectlog_append(l->chain, b->first, b->last, b->last,
+                                        buffer_slice(&l->raw), error);
 
-    buffer_clear(&l->raw);
-    status = gather(l, &b, synced_now(l), error);
-    if (status == T4_OK && !is_local(l) && l->last_entries > 1)
-        status = linger(l, &b, error);
-    if (status != T4_OK || b.entries == 0)
-        return status;
-    began = now_ns(l);
-    status =
-        objectlog_append(l->chain, b.first, b.last, b.last, buffer_slice(&l->raw), error);
     if (status != T4_OK) {
         wal_reader_close(l->reader); /* it stands behind what was not stored */
         l->reader = NULL;
         return status;
     }
     l->put_ns = now_ns(l) - began;
-    note_uploaded(l, &b, began);
+    note_uploaded(l, b, began);
+    return T4_OK;
+}
+
+static struct batch
+next_batch(struct leadership *l)
+{
+    buffer_clear(&l->raw);
+    return (struct batch){.first = l->uploaded + 1,
+                          .last = l->uploaded,
+                          .revision = l->revision,
+                          .compacted = l->compacted};
+}
+
+t4_status
+upload_all(struct leadership *l, uint64_t last, struct error *error)
+{
+    t4_status status = T4_OK;
+
+    while (status == T4_OK && l->uploaded < last) {
+        struct batch b = next_batch(l);
+
+        status = gather(l, &b, last, error);
+        if (status == T4_OK)
+            status = put_batch(l, &b, error);
+    }
+    return status;
+}
+
+static t4_status
+upload(struct leadership *l, struct error *error)
+{
+    struct batch b = next_batch(l);
+    t4_status status = gather(l, &b, synced_now(l), error);
+
+    if (status == T4_OK && !is_local(l) && l->last_entries > 1)
+        status = linger(l, &b, error);
+    if (status == T4_OK && b.entries > 0)
+        status = put_batch(l, &b, error);
+    if (status != T4_OK || b.entries == 0)
+        return status;
     /* Accepted in the chain, and only now told (chain.pml: ack after the slot is stored). */
     l->options.uploaded(l->options.arg, b.last, b.revision, b.compacted);
     return now_ns(l) - l->stored_ns > MEMORY_NS ? memory_write(l, error) : T4_OK;

@@ -577,11 +577,27 @@ needs_space(const struct node_request *r)
            (r->op == NODE_TXN && txn_has_put(&r->txn));
 }
 
+/*
+ * I10: so many revisions that no store has heard of, and whoever takes over from this disk
+ * would not know where to go on.
+ */
+static bool
+has_left_store_behind(struct node *n)
+{
+    return n->lead != NULL && n->revision - atomic_load_explicit(&n->object_revision,
+                                                                 memory_order_relaxed) >=
+                                  (INT64_C(1) << 36);
+}
+
 void
 evaluate(struct node *n, struct node_request *r)
 {
     if (!atomic_load_explicit(&n->leading, memory_order_relaxed)) {
         answer(n, r, ETCD_NO_LEADER, false);
+        return;
+    }
+    if (needs_space(r) && has_left_store_behind(n)) {
+        answer(n, r, ETCD_BACKLOG_FULL, false);
         return;
     }
     if (needs_space(r) && atomic_load_explicit(&n->nospace, memory_order_relaxed)) {

@@ -53,6 +53,7 @@ take_the_log(struct node *n, const struct leadership_acquired *a, struct error *
         n->clock_start_wall_ms = n->time_ms;
     atomic_store(&n->term, a->term);
     atomic_store(&n->object_index, a->object_frontier);
+    atomic_store(&n->object_revision, a->object_revision);
     if (n->hub != NULL)
         watch_hub_set_term(n->hub, a->term);
     if (committed.index > n->publish.now.index)
@@ -89,6 +90,7 @@ on_uploaded(void *arg, uint64_t index, int64_t revision, int64_t compacted)
 {
     struct node *n = arg;
 
+    atomic_store(&n->object_revision, revision);
     if (n->options.commit_rule == RULE_OBJECT)
         commit_publish(n, index, revision, compacted);
     commit_uploaded(n, index);

@@ -84,8 +84,9 @@ struct node {
     struct wal_recovered recovered;
     bool was_fresh, lead_started, log_was_short;
     _Atomic bool lead_reports;
-    uint64_t replayed;             /* index up to which the log is in the memtables */
-    uint64_t replay_commit;        /* ... and up to which it may be published */
+    uint64_t replayed;      /* index up to which the log is in the memtables */
+    uint64_t replay_commit; /* ... and up to which it may be published */
+    _Atomic int64_t object_revision;
     _Atomic uint64_t object_index; /* the store holds the log up to here */
     _Atomic uint64_t unproven_ns;  /* to be added to every lease's time */
 
