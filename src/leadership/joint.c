@@ -273,7 +273,7 @@ static t4_status
 append_reset(struct join *j, struct error *error)
 {
     struct leadership *l = j->l;
-    int64_t revision = (l->revision > 1 ? l->revision : 1) + REVISION_GAP + 2;
+    int64_t revision = l->revision + REVISION_GAP + 2;
     uint64_t wall_ms = l->options.env->wall_ns(l->options.env->state) / 1000000;
     struct buffer entry = {0}, value = {0};
     struct mutation m = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
@@ -343,7 +343,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
     bool whole;
     t4_status status;
 
-    l->revision = 0;
+    l->revision = 1; /* of an empty store */
     l->compacted = -1;
     if (l->memory.cluster_id == l->ids.cluster_id &&
         l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
@@ -353,7 +353,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
         status = flush_group(&j, error);
     if (status == T4_OK && l->local_end > tail.last_index && tail.foreign_fence)
         status = diverge(&j, tail.last_index, error);
-    if (status == T4_OK && l->revision == 0 && tail.last_index > 0)
+    if (status == T4_OK && tail.segments == 0 && tail.last_index > 0)
         status = wal_replay(l->wal, tail.last_index - 1, tail.last_index, note_newest, l,
                             error);
     whole = joint->rule != RULE_LOCAL || (joint->was_ours && l->log_is_whole) ||

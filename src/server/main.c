@@ -19,6 +19,7 @@
 #include "server/options.h"
 #include "server/plugin_command.h"
 #include "server/run.h"
+#include "server/status_command.h"
 
 extern char **environ;
 
@@ -28,6 +29,7 @@ static const char usage[] =
     "Usage: t4 COMMAND [--FLAG=VALUE]...\n"
     "\n"
     "  run            serve one data directory to etcd clients\n"
+    "  status         what an object store holds, or a server says of itself\n"
     "  plugin         list plugins, or check one (t4 plugin check)\n"
     "  version        print the version and what this build is made of\n"
     "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
@@ -64,13 +66,17 @@ help(int argc, char *const *argv)
         run_options_table(stdout);
         return EXIT_OK;
     }
+    if (strcmp(argv[0], "status") == 0 && argc == 1) {
+        status_command_help(stdout);
+        return EXIT_OK;
+    }
     if (strcmp(argv[0], "plugin") == 0 && argc == 1) {
         plugin_command_help(stdout);
         return EXIT_OK;
     }
     fprintf(stderr,
-            "t4 help: there is no help about \"%.64s\"\n  write t4 help, t4 help run or "
-            "t4 help plugin\n",
+            "t4 help: there is no help about \"%.64s\"\n  write t4 help, t4 help run, "
+            "t4 help status or t4 help plugin\n",
             argv[argc - 1]);
     return EXIT_USAGE;
 }
@@ -113,6 +119,8 @@ dispatch(int argc, char *const *argv)
     }
     if (strcmp(command, "run") == 0)
         return server_run(rest, argv + 2, environ);
+    if (strcmp(command, "status") == 0)
+        return status_command(rest, argv + 2, environ);
     if (strcmp(command, "plugin") == 0)
         return plugin_command(rest, argv + 2);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {

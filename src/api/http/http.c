@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "api/http/process.h"
+#include "api/http/status.h"
 #include "base/buffer.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -185,6 +186,21 @@ page_metrics(struct http_server *s, struct MHD_Connection *c, struct buffer *out
     return MHD_HTTP_OK;
 }
 
+static unsigned
+page_status(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
+{
+    const char *format = MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "format");
+    bool text = format != NULL && strcmp(format, "text") == 0;
+
+    if (s->node != NULL) {
+        status_render(s->node, text, out);
+        return MHD_HTTP_OK;
+    }
+    append(out,
+           text ? "starting or stopping\n" : "{\"state\":\"starting or stopping\"}\n");
+    return MHD_HTTP_OK;
+}
+
 #define TEXT "text/plain; charset=utf-8"
 #define JSON "application/json"
 
@@ -198,6 +214,7 @@ static const struct page {
     {"/readyz", TEXT, page_ready},
     {"/health", JSON, page_health},
     {"/version", JSON, page_version},
+    {"/status", JSON, page_status},
 };
 
 /* --- requests ----------------------------------------------------------------------- */

@@ -8,6 +8,8 @@
  *   /healthz, /livez    200 while the process lives
  *   /readyz             200 while requests are served, else 503 and the reason
  *   /health, /version   as etcd's, in JSON
+ *   /status             who leads, what is durable where, what a lost disk would lose; in JSON,
+ *                       or with ?format=text in lines
  *
  * Threads: one of the library's serves all connections; the functions here may be called
  * from any thread, start and stop from one.
