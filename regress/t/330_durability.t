@@ -5,7 +5,8 @@ Load by several clients, kill -9, the data directory removed, start with --take-
 acknowledged write is there, with its revision; over a directory, S3 and Google Cloud Storage.
 A second server on the prefix fences the first.  Outages in both modes, a restart in an outage,
 old disks that return, copied directories, stores that were set back.
-T4_DURABILITY_ROUNDS (2) rounds for each kind of store.
+T4_DURABILITY_ROUNDS (2) rounds for each kind of store; T4_OUTAGE_SECONDS (4) the outages' length
+(make check-outage: two minutes).
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -26,6 +27,7 @@ from storetest import DirStore, GcsStore, Load, S3Store, metric, server, until  
 TAP = t4test.Tap()
 ROUNDS = int(os.environ.get("T4_DURABILITY_ROUNDS") or 2)
 GAP = 1 << 36
+OUTAGE_SECONDS = float(os.environ.get("T4_OUTAGE_SECONDS") or 4)
 
 
 def api():
@@ -146,8 +148,7 @@ def outage_sync(store):
         TAP.equal(len(get(client, b"during", serializable=True).kvs), 0,
                   "sync, outage: nothing uncommitted is shown")
         boot = metric(instance, "t4_leases_expired_total")
-        # well past the lease's two seconds
-        until(lambda: False, 4)
+        until(lambda: False, OUTAGE_SECONDS)  # well past the lease's two seconds
         store.control()
         TAP.ok(until(lambda: status_of(lambda: put(client, b"after"))[0] == "OK"),
                "sync: writes go on by themselves after the outage")
@@ -170,6 +171,9 @@ def outage_async(store):
         store.control("outage")
         load = Load(instance.address, "async")
         TAP.ok(load.wait(300), "async, outage: writes are acknowledged")
+        if OUTAGE_SECONDS > 10:
+            until(lambda: bool(load.failures), OUTAGE_SECONDS)
+            TAP.equal(load.failures, [], "async: a long outage stops no writer")
         TAP.equal(get(client, b"before").kvs[0].value, b"1", "async, outage: reads go on")
         load.finish()
         TAP.ok(until(lambda: metric(instance, "t4_store_lag_entries") >= 300),
@@ -204,6 +208,47 @@ def outage_async(store):
         TAP.equal(get(client, b"on").header.revision, get(client, b"on").kvs[0].mod_revision,
                   "async: after a clean stop an empty disk goes on without a gap")
         client.close()
+
+
+def refusals_in_between(store):
+    """Whatever the store refuses for a while is an outage like any other."""
+    with server(store, "--take-over-now") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        for kind in ("readonly", "denied", "throttle", "full"):
+            put(client, b"before-" + kind.encode())
+            store.control(kind)
+            waiting = client.begin("KV/Put", api().api.PutRequest(key=b"during"), timeout=60)
+            seen = until(lambda: metric(instance, "t4_store_degraded") == 1)
+            running = instance.running()
+            store.control()
+            TAP.ok(seen and running and waiting.result().header.revision > 0,
+                   "%s: the write waits, and is acknowledged afterwards" % kind,
+                   instance.log_tail())
+        client.close()
+        TAP.equal(instance.stop(), 0, "a clean stop after all of them")
+
+
+def refused_stores():
+    """Stores that ignore conditions are found out before anything is written."""
+    import gcs_servers
+    import object_servers
+    if os.path.exists(object_servers.S3rver.path):
+        with object_servers.S3rver().start() as other:
+            one = t4test.T4(["--object-store=s3://bucket/p", "--s3-endpoint=" + other.url],
+                            dict(storetest.NOBODY, T4_S3_ACCESS_KEY_ID="S3RVER",
+                                 T4_S3_SECRET_ACCESS_KEY="S3RVER"))
+            good, *details = fails_to_start(one, "does not honour conditions")
+            TAP.ok(good, "s3rver is refused by the probe", *details)
+            one.close()
+    if os.path.exists(gcs_servers.Emulator.path):
+        with gcs_servers.Emulator().start() as other:
+            other.make_bucket("bucket")
+            one = t4test.T4(["--object-store=gs://bucket/p"],
+                            dict(storetest.NOBODY, STORAGE_EMULATOR_HOST=other.address))
+            good, *details = fails_to_start(one, "does not honour conditions")
+            TAP.ok(good, "gcp-storage-emulator is refused by the probe", *details)
+            one.close()
 
 
 def restart_in_outage(store):
@@ -378,12 +423,14 @@ def main():
             lost_disks(store)
             fencing(store)
     only = os.environ.get("T4_DURABILITY_ONLY", "").split()
-    for part in (outage_sync, outage_async, restart_in_outage, old_disk, own_disk, copied_disk,
-                 other_stores, per_request):
+    for part in (outage_sync, outage_async, refusals_in_between, restart_in_outage, old_disk,
+                 own_disk, copied_disk, other_stores, per_request):
         if only and part.__name__ not in only:
             continue
         with DirStore() as store:
             part(store)
+    if not only:
+        refused_stores()
     TAP.done()
 
 

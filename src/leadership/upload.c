@@ -269,7 +269,7 @@ upload(struct leadership *l, struct error *error)
         status = put_batch(l, &b, error);
     if (status != T4_OK || b.entries == 0)
         return status;
-    /* Accepted in the chain, and only now told (chain.pml: ack after the slot is stored). */
+    /* Accepted in the chain, and only now told (chain.pml -DEARLY shows the loss). */
     l->options.uploaded(l->options.arg, b.last, b.revision, b.compacted);
     return now_ns(l) - l->stored_ns > MEMORY_NS ? memory_write(l, error) : T4_OK;
 }

@@ -159,7 +159,7 @@ objectlog_place(const struct objectlog *c, struct chain_floor *place)
 /* --- appending ------------------------------------------------------------------------------------ */
 
 /*
- * Puts the same bytes into the next slot that no lower term holds.  (chain2.pml: a 412 by a
+ * Puts the same bytes into the next slot that no lower term holds.  (chain.pml, put_segment: a 412 by a
  * lower term moves the segment to the next slot.)
  */
 static t4_status

@@ -4,7 +4,7 @@
  * The rule for ambiguous answers (I7), in one place: send the identical request again until
  * the store says that it is stored, or that the condition is lost and then the put id in the
  * object that is there says whose it is.  A read alone settles nothing: the lost request may
- * still arrive.  (cluster.pml -DREREAD shows the loss.)
+ * still arrive.  (chain.pml -DASSUME shows the loss.)
  *
  * SPDX-License-Identifier: Apache-2.0
  */

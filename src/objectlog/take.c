@@ -1,7 +1,7 @@
 /*
  * take.c - take-over, and what a holder does to its lock.
  *
- * Take-over, step by step (chain.pml with MFREEZE and REREAD):
+ * Take-over, step by step (contrib/models/chain.pml has the same names):
  *   1 CAS the next term into leader-lock
  *   2 CAS the term into manifest/latest: from now on no older leader can write a manifest
  *   3 from the floor of *that* version on, put a fence into the first free slot, passing over
