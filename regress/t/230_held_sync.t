@@ -16,6 +16,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+import storetest  # noqa: E402
 import t4test  # noqa: E402
 
 TAP = t4test.Tap()
@@ -61,6 +62,9 @@ def main():
             "Lease/LeaseTimeToLive", api.LeaseTimeToLiveRequest(ID=6))
         held["an error"] = client.begin(
             "KV/Compact", api.CompactionRequest(revision=base + 50))
+        # A stream and a call have no order: first the grant is seen to be evaluated.
+        lease_requests = 't4_requests_total{op="lease"}'
+        storetest.until(lambda: storetest.metric(server, lease_requests) >= 2)
         keepalive.send(api.LeaseKeepAliveRequest(ID=6))
 
         for _ in range(20):  # reads go on meanwhile, at what is durable

@@ -290,11 +290,13 @@ def old_disk(store):
             client = api().Client(new.address)
             TAP.equal(len(get(client, b"only-here").kvs), 0,
                       "what was not uploaded is lost with its disk")
+            good, *details = fails_to_start(old, "1 acknowledged writes",
+                                            "--discard-divergent-tail")
+            TAP.ok(good, "the old disk is refused: it holds acknowledged writes", *details)
+            TAP.equal(status_of(lambda: put(client, b"still"))[0], "OK",
+                      "and a start that is refused deposes nobody")
             client.close()
             new.stop()
-        good, *details = fails_to_start(old, "1 acknowledged writes",
-                                        "--discard-divergent-tail")
-        TAP.ok(good, "the old disk is refused: it holds acknowledged writes", *details)
         old.options.append("--discard-divergent-tail")
         old.start()
         client = api().Client(old.address)
@@ -307,6 +309,33 @@ def old_disk(store):
         old.restart(crash=False)
         client = api().Client(old.address)
         TAP.equal(len(get(client, b"next").kvs), 1, "the next start is an ordinary one")
+        client.close()
+
+
+def failed_take_over(store):
+    """A take-over that fails behind its compare-and-swap forgets nothing."""
+    with server(store, "--wal-sync-upload=false", "--upload-max-age=50ms") as lost:
+        lost.start()
+        client = api().Client(lost.address)
+        put(client, b"a")
+        client.close()
+        TAP.ok(until(lambda: metric(lost, "t4_store_lag_entries") == 0), "the first is uploaded")
+        lost.kill()
+    damaged = os.path.join(store.path, "wal+", "%020d" % 1)
+    with open(damaged, "rb") as file:
+        good_bytes = file.read()
+    with open(damaged, "wb") as file:
+        file.write(b"?" + good_bytes[1:])
+    with server(store, "--wal-sync-upload=false", "--take-over-now") as instance:
+        good, *details = fails_to_start(instance, "%020d" % 1, "damaged")
+        TAP.ok(good, "a damaged segment stops the take-over", *details)
+        with open(damaged, "wb") as file:
+            file.write(good_bytes)
+        instance.options.remove("--take-over-now")
+        instance.start()
+        client = api().Client(instance.address)
+        TAP.ok(get(client, b"a").header.revision > GAP,
+               "the next try knows whom it took over from: no revision is given out twice")
         client.close()
 
 
@@ -423,7 +452,7 @@ def main():
             fencing(store)
     only = os.environ.get("T4_DURABILITY_ONLY", "").split()
     for part in (outage_sync, outage_async, refusals_in_between, restart_in_outage, old_disk,
-                 own_disk, copied_disk, other_stores, per_request):
+                 failed_take_over, own_disk, copied_disk, other_stores, per_request):
         if only and part.__name__ not in only:
             continue
         with DirStore() as store:

@@ -100,6 +100,7 @@ acquire_open(struct leadership *l, struct error *error)
         .degraded_arg = l,
     };
     struct objectlog *old, *chain;
+    bool degraded;
     t4_status status;
 
     mutex_lock(&l->lock);
@@ -116,7 +117,10 @@ acquire_open(struct leadership *l, struct error *error)
     l->chain = chain;
     if (l->stopping)
         objectlog_stop(chain);
+    degraded = l->degraded;
     mutex_unlock(&l->lock);
+    if (degraded) /* noted by the handle before this one */
+        on_degraded(l, NULL);
     return T4_OK;
 }
 
@@ -236,9 +240,13 @@ is_ours(const struct leadership *l)
 {
     const struct lock_object *lock = objectlog_lock(l->chain);
 
-    /* The second: our own bootstrap, before any term was asked for. */
+    /*
+     * The term asked for last, or led last if asking came to nothing; or our own bootstrap,
+     * before any term was asked for.
+     */
     return lock->holder == l->options.incarnation &&
-           (lock->term == l->memory.term || (lock->term == 1 && lock->counter == 1));
+           (lock->term == l->memory.term || lock->term == l->memory.led_term ||
+            (lock->term == 1 && lock->counter == 1));
 }
 
 static t4_status
@@ -315,11 +323,21 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
         status = wait_for_turn(l, error);
     if (status != T4_OK)
         return status;
+    status = check_tail(l, error);
+    if (status != T4_OK)
+        return status;
     lock = objectlog_lock(l->chain);
-    j = (struct joint){.was_ours = is_ours(l),
-                       .released = lock->released,
-                       .released_index = lock->released_index,
-                       .rule = lock->rule};
+    /*
+     * An attempt of ours that failed behind its CAS has left a lock that names us and says
+     * nothing of whom it was taken from: what stood there before counts until a join is complete.
+     */
+    if (!l->memory.joining || !is_ours(l))
+        l->memory.taken = (struct joint){.was_ours = is_ours(l),
+                                         .released = lock->released,
+                                         .released_index = lock->released_index,
+                                         .rule = lock->rule};
+    l->memory.joining = true;
+    j = l->memory.taken;
     l->memory.term = lock->term + 1;
     status = note_counters(l, error);
     if (status == T4_OK)
@@ -328,7 +346,8 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
         status = note_counters(l, error);
     if (status == T4_OK)
         status = join_logs(l, &j, term, out, error);
-    return status;
+    return status == T4_E_IO ? T4_E_INTERNAL
+                             : status; /* of the local disk: not to be retried */
 }
 
 t4_status

@@ -29,7 +29,6 @@ struct join {
     struct leadership *l;
     uint64_t term, generation;
     struct wal_reader *local; /* at the next entry to compare; NULL: not opened */
-    bool local_begins_later;  /* the local log does not reach back: nothing to compare */
     bool wal_started;
     struct wal_group group;
     uint64_t appended;
@@ -209,7 +208,7 @@ compare(struct join *j, uint64_t index, struct t4_slice entry, bool *same,
     t4_status status = T4_OK;
 
     *same = true;
-    if (j->local == NULL && !j->local_begins_later) {
+    if (j->local == NULL) {
         status = wal_reader_open_at(j->l->wal, index, &j->local, error);
         if (status == T4_E_NOTFOUND)
             return T4_OK; /* below what is kept here; later ones decide */
@@ -333,12 +332,57 @@ settle_rule(struct leadership *l, const struct joint *j, struct error *error)
     return status;
 }
 
+static void
+begin_reading(struct leadership *l)
+{
+    if (l->memory.cluster_id == l->ids.cluster_id &&
+        l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
+        objectlog_begin_at(l->chain, &l->memory.place);
+}
+
+static t4_status
+look_at_entry(void *arg, uint64_t index, struct t4_slice entry,
+              const struct segment *segment, struct error *error)
+{
+    struct join *j = arg;
+    bool same = true;
+    t4_status status = T4_OK;
+
+    (void)segment;
+    if (index <= j->l->local_end)
+        status = compare(j, index, entry, &same, error);
+    return status == T4_OK && !same ? refuse_tail(j, index - 1, error) : status;
+}
+
+/* A start that is going to be refused must not depose whoever leads. */
+t4_status
+check_tail(struct leadership *l, struct error *error)
+{
+    struct join j = {.l = l};
+    struct objectlog_tail tail;
+    t4_status status;
+
+    if (l->memory.rule == RULE_OBJECT || l->options.discard_divergent_tail ||
+        l->local_end == 0)
+        return T4_OK;
+    begin_reading(l);
+    status = objectlog_read(l->chain, look_at_entry, &j, &tail, error);
+    wal_reader_close(j.local);
+    if (status == T4_OK && l->local_end > tail.last_index && tail.foreign_fence)
+        status = refuse_tail(&j, tail.last_index, error);
+    return status;
+}
+
 t4_status
 join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
           struct leadership_acquired *out, struct error *error)
 {
-    struct join j = {
-        .l = l, .term = term, .generation = objectlog_manifest(l->chain)->generation};
+    struct join j = {.l = l,
+                     .term = term,
+                     .generation =
+                         objectlog_manifest(l->chain)->generation > l->ids.generation
+                             ? objectlog_manifest(l->chain)->generation
+                             : l->ids.generation};
     struct objectlog_tail tail;
     bool whole;
     t4_status status;
@@ -375,6 +419,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
     if (status != T4_OK)
         return status;
     l->memory.led_term = term;
+    l->memory.joining = false;
     wal_set_object_frontier(l->wal, l->uploaded);
     objectlog_place(l->chain, &l->memory.place);
     status = settle_rule(l, joint, error);
@@ -384,6 +429,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
         snprintf(count, sizeof count, "%" PRIu64, j.appended);
         LOG_INFO("the log was fetched from the object store", "entries", count, NULL);
     }
+    l->ids.generation = j.generation;
     *out = (struct leadership_acquired){.term = term,
                                         .generation = j.generation,
                                         .object_frontier = l->uploaded,

@@ -24,6 +24,14 @@
 #define MILLISECOND UINT64_C(1000000)
 #define PATH_MAX_BYTES 4200
 
+/* What stood in the lock before it was taken. */
+struct joint {
+    bool was_ours; /* it named this directory with the last term it asked for or led */
+    bool released; /* it was given back with everything in the chain */
+    uint64_t released_index;
+    uint32_t rule; /* in force */
+};
+
 /* What the directory remembers, <data>/store-memory. */
 struct memory {
     char url[LOCATION_BYTES];
@@ -33,6 +41,8 @@ struct memory {
     uint64_t term;                           /* last asked for */
     uint64_t led_term;        /* last one that the local log was started with */
     uint32_t rule;            /* led by; 0: never led */
+    bool joining;             /* a take-over was begun and not completed: */
+    struct joint taken;       /* ... from a lock that said this */
     struct chain_floor place; /* read and accepted up to here */
 };
 
@@ -106,12 +116,8 @@ t4_status leadership_pause(struct leadership *l, uint64_t ns, struct error *erro
 void leadership_seek(struct leadership *l, const char *why);
 
 /* joint.c */
-struct joint {
-    bool was_ours; /* the lock named this directory with the last term it asked for */
-    bool released; /* the lock was given back with everything in the chain */
-    uint64_t released_index;
-    enum commit_rule rule; /* in force before */
-};
+/* Before a term is taken: would our tail be refused? */
+t4_status check_tail(struct leadership *l, struct error *error);
 t4_status join_logs(struct leadership *l, const struct joint *j, uint64_t term,
                     struct leadership_acquired *out, struct error *error);
 

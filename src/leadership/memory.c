@@ -44,6 +44,11 @@ parse(struct t4_slice text, struct memory *m)
     m->term = text_read_u64(&r, "term");
     m->led_term = text_read_u64(&r, "led-term");
     m->rule = (uint32_t)text_read_u64(&r, "rule");
+    m->joining = text_read_u64(&r, "joining") != 0;
+    m->taken.was_ours = text_read_u64(&r, "taken-ours") != 0;
+    m->taken.released = text_read_u64(&r, "taken-released") != 0;
+    m->taken.released_index = text_read_u64(&r, "taken-released-index");
+    m->taken.rule = (uint32_t)text_read_u64(&r, "taken-rule");
     m->place.next_slot = text_read_u64(&r, "next-slot");
     m->place.term = text_read_u64(&r, "chain-term");
     m->place.last_index = text_read_u64(&r, "last-index");
@@ -99,6 +104,11 @@ memory_write(struct leadership *l, struct error *error)
     text_u64(&text, "term", m->term);
     text_u64(&text, "led-term", m->led_term);
     text_u64(&text, "rule", m->rule);
+    text_u64(&text, "joining", m->joining);
+    text_u64(&text, "taken-ours", m->taken.was_ours);
+    text_u64(&text, "taken-released", m->taken.released);
+    text_u64(&text, "taken-released-index", m->taken.released_index);
+    text_u64(&text, "taken-rule", m->taken.rule);
     text_u64(&text, "next-slot", m->place.next_slot);
     text_u64(&text, "chain-term", m->place.term);
     text_u64(&text, "last-index", m->place.last_index);

@@ -28,7 +28,7 @@ take_the_log(struct node *n, const struct leadership_acquired *a, struct error *
     uint64_t last = wal_last_index(n->wal);
     bool local = n->options.commit_rule == RULE_LOCAL;
     uint64_t commit = local ? last : a->object_frontier, now;
-    struct snapshot committed = n->publish.now;
+    struct snapshot committed = commit_published(n);
     t4_status status = T4_OK;
 
     if (a->generation != n->identity.generation) {
@@ -56,7 +56,7 @@ take_the_log(struct node *n, const struct leadership_acquired *a, struct error *
     atomic_store(&n->object_revision, a->object_revision);
     if (n->hub != NULL)
         watch_hub_set_term(n->hub, a->term);
-    if (committed.index > n->publish.now.index)
+    if (committed.index > commit_published(n).index)
         commit_publish(n, committed.index, committed.revision, committed.compacted);
     return T4_OK;
 }
@@ -76,7 +76,7 @@ on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
     if (status != T4_OK)
         return status;
     snprintf(term, sizeof term, "%" PRIu64, a->term);
-    snprintf(revision, sizeof revision, "%" PRId64, n->publish.now.revision);
+    snprintf(revision, sizeof revision, "%" PRId64, commit_published(n).revision);
     LOG_INFO("leading", "store", object_url(n->options.store), "term", term, "revision",
              revision, "commit_rule",
              n->options.commit_rule == RULE_LOCAL ? "local (asynchronous upload)"

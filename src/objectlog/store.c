@@ -117,6 +117,7 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
         .body = body,
         .if_match = tag != NULL ? slice_of(tag->bytes, tag->length) : slice_of(NULL, 0),
     };
+    unsigned gone = 0;
     bool open = false; /* some try may have had, or may yet have, its effect */
 
     for (unsigned tries = 1;; tries++) {
@@ -139,6 +140,13 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
                 return T4_E_PRECONDITION;
             if (status != T4_E_NOTFOUND)
                 return status;
+            if (tag != NULL && ++gone >= TRIES) {
+                error_set(error, T4_E_CORRUPT, "the object %s is gone from %s", key,
+                          object_url(c->options.store));
+                return error_hint(error,
+                                  "somebody deleted it: restore it; it is never made "
+                                  "anew");
+            }
             /* lost against something that is not there: ask again */
             error_set(error, T4_E_UNKNOWN,
                       "%s: the condition is lost, but there is no object", key);
