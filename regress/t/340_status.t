@@ -82,14 +82,14 @@ def live_and_store():
     with t4test.T4() as instance:
         instance.start()
         seen = of_server(instance)
-        TAP.ok("object_store" not in seen and "everything" in seen["at_stake"],
-               "a server without a store says so", seen)
+        TAP.ok(seen["built_in"] is True and "everything" in seen["at_stake"],
+               "a server with the built-in store says so", seen)
 
 
 def failures():
     with DirStore() as store:
         cases = [
-            ([], 2, "of what?"),
+            (["--data-dir=" + store.folder + "/none"], 2, "there is no store in"),
             (["--object-store=nonsense"], 2, "--object-store"),
             (["--endpoint=nonsense"], 2, "--endpoint"),
             (["--endpoint=127.0.0.1:1"], 1, "no answer"),

@@ -92,7 +92,7 @@ watch_bed_init(struct watch_bed *b, uint64_t seed)
     mutex_init(&b->lock);
     condition_init(&b->changed);
     b->past = mem_zalloc(BED_EVENTS * sizeof *b->past);
-    b->revision = b->written = b->published = 1;
+    b->revision = b->written = b->published = b->told = 1;
     b->options = (struct watch_hub_options){
         .header = {BED_CLUSTER, BED_MEMBER, BED_TERM, 0},
         .progress_interval_ns = 600000000000u,
@@ -135,7 +135,7 @@ watch_bed_start(struct watch_bed *b, uint64_t flushed)
         fail_msg("%s (%s)", error.message, error.hint);
     b->short_log = flushed > 0;
     b->index = b->written_index = flushed;
-    b->revision = b->written = b->published = (int64_t)flushed + 1;
+    b->revision = b->written = b->published = b->told = (int64_t)flushed + 1;
     b->options.wal = b->wal;
     b->options.mvcc = b->mvcc;
     b->hub = watch_hub_new(&b->options);
@@ -331,6 +331,9 @@ bed_publish(struct watch_bed *b)
     mutex_unlock(&b->lock);
     mvcc_publish(b->mvcc, index, compacted);
     watch_hub_publish(b->hub, index, revision, compacted);
+    mutex_lock(&b->lock);
+    b->told = revision;
+    mutex_unlock(&b->lock);
 }
 
 void
@@ -715,7 +718,7 @@ client_watch_range(struct client *c, struct t4_slice key, struct t4_slice end,
     w->request.range_end = w->end;
     w->refusal = refusal;
     mutex_lock(&c->bed->lock);
-    w->asked_at = c->bed->published;
+    w->asked_at = c->bed->told;
     *c->end = w;
     c->end = &w->next;
     mutex_unlock(&c->bed->lock);
@@ -749,7 +752,7 @@ void
 client_progress(struct client *c)
 {
     mutex_lock(&c->bed->lock);
-    c->progress_asked[c->n_asked++ % 256] = c->bed->published;
+    c->progress_asked[c->n_asked++ % 256] = c->bed->told;
     mutex_unlock(&c->bed->lock);
     watch_stream_progress(c->stream);
 }

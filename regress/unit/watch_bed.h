@@ -66,7 +66,8 @@ struct watch_bed {
     uint64_t index;                   /* [lock] */
     int64_t written;                  /* [lock] revision in the log */
     uint64_t written_index;           /* [lock] */
-    int64_t published, compacted;     /* [lock] as given to the hub */
+    int64_t published, compacted; /* [lock] being given to the hub: never more is sent */
+    int64_t told; /* [lock] the hub has it: what begins now begins there or above */
     int64_t next_compacted; /* [lock] compaction in an entry not yet published */
     int64_t largest;        /* [lock] bytes of the events of one revision, at most */
     uint64_t failures;      /* [lock] calls of failed() */
@@ -92,7 +93,7 @@ struct watched {
     enum watched_state state;
     bool cancel_asked;
     int64_t id, from; /* first revision */
-    int64_t asked_at; /* published then */
+    int64_t asked_at; /* told then */
     int64_t newest;   /* revision of the newest event */
     int64_t progress; /* newest progress message that speaks for it */
     size_t at;        /* position in the reference */

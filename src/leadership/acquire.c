@@ -14,6 +14,7 @@
 #include "leadership/leadership_int.h"
 
 #define RETRY_NS (2 * SECOND)
+#define RETRY_MAX_NS (60 * SECOND)
 #define LOOK_NS SECOND
 #define BOOTSTRAP_WAIT_NS (15 * SECOND)
 
@@ -46,11 +47,9 @@ leadership_pause(struct leadership *l, uint64_t ns, struct error *error)
 
 /* --- opening ------------------------------------------------------------------------------ */
 
-static void
-on_degraded(void *arg, const char *why)
+void
+leadership_note_degraded(struct leadership *l, const char *why)
 {
-    struct leadership *l = arg;
-
     mutex_lock(&l->lock);
     l->degraded = why != NULL;
     snprintf(l->degraded_why, sizeof l->degraded_why, "%s", why != NULL ? why : "");
@@ -64,13 +63,20 @@ on_degraded(void *arg, const char *why)
         LOG_INFO("the object store answers again", NULL);
 }
 
+static void
+on_degraded(void *arg, const char *why)
+{
+    leadership_note_degraded(arg, why);
+}
+
 static t4_status
 probe(struct leadership *l, struct error *error)
 {
     const char *url = object_url(l->options.store);
     t4_status status;
 
-    if (l->memory.probed && strcmp(l->memory.url, url) == 0)
+    if (l->options.built_in || l->probed ||
+        (l->memory.probed && strcmp(l->memory.url, url) == 0))
         return T4_OK;
     status = object_probe(l->options.store, slice_str("probe/"), error);
     if (status == T4_E_UNSUPPORTED && l->options.unsafe_store) {
@@ -80,11 +86,8 @@ probe(struct leadership *l, struct error *error)
             "found", error->message, NULL);
         status = T4_OK;
     }
-    if (status != T4_OK)
-        return status;
-    snprintf(l->memory.url, sizeof l->memory.url, "%s", url);
-    l->memory.probed = true;
-    return memory_write(l, error);
+    l->probed = status == T4_OK;
+    return status;
 }
 
 t4_status
@@ -134,6 +137,13 @@ acquire_is_passing(t4_status status)
 
 /* --- is this store the one we know? --------------------------------------------------------- */
 
+/* As the directory remembers it: the built-in one moves with the directory. */
+static const char *
+store_name(const struct leadership *l)
+{
+    return l->options.built_in ? "(built-in)" : object_url(l->options.store);
+}
+
 static t4_status
 set_back(struct leadership *l, const char *what, uint64_t seen, uint64_t there,
          struct error *error)
@@ -148,7 +158,17 @@ set_back(struct leadership *l, const char *what, uint64_t seen, uint64_t there,
 }
 
 static t4_status
-check_store(struct leadership *l, struct error *error)
+other_store(struct leadership *l, struct error *error)
+{
+    error_set(error, T4_E_INVALID,
+              "the data directory %s keeps its log in the store %s; %s is empty",
+              l->data_dir, l->memory.url, object_url(l->options.store));
+    return error_hint(error, "start with the store it belongs to%s",
+                      l->options.built_in ? ": give it with --object-store" : "");
+}
+
+t4_status
+acquire_check_store(struct leadership *l, struct error *error)
 {
     const struct lock_object *lock = objectlog_lock(l->chain);
     const struct manifest_object *manifest = objectlog_manifest(l->chain);
@@ -156,6 +176,8 @@ check_store(struct leadership *l, struct error *error)
     bool known = m->lock_counter > 0 && m->cluster_id == l->ids.cluster_id &&
                  m->lineage == l->ids.lineage;
 
+    if (l->found == OBJECTLOG_EMPTY && known && strcmp(m->url, store_name(l)) != 0)
+        return other_store(l, error);
     if (l->found == OBJECTLOG_EMPTY && known)
         return set_back(l, "the lock's counter", m->lock_counter, 0, error);
     if (l->found == OBJECTLOG_EMPTY)
@@ -180,9 +202,14 @@ check_store(struct leadership *l, struct error *error)
     return T4_OK;
 }
 
-static t4_status
-note_counters(struct leadership *l, struct error *error)
+t4_status
+acquire_note_counters(struct leadership *l, struct error *error)
 {
+    const char *url = store_name(l);
+
+    l->memory.probed = l->probed || (l->memory.probed && strcmp(l->memory.url, url) == 0);
+    snprintf(l->memory.url, sizeof l->memory.url, "%s", url);
+    l->memory.incarnation = l->options.incarnation;
     l->memory.cluster_id = l->ids.cluster_id;
     l->memory.lineage = l->ids.lineage;
     if (objectlog_lock(l->chain)->counter > l->memory.lock_counter)
@@ -209,8 +236,10 @@ bootstrap(struct leadership *l, struct error *error)
             /* The tail of an older local log goes up under the rule it was written by. */
             status = objectlog_bootstrap(l->chain, l->ids.cluster_id, l->ids.lineage,
                                          l->options.rule, error);
-            if (status == T4_OK)
-                status = note_counters(l, error);
+            if (status == T4_OK) {
+                l->found = OBJECTLOG_COMPLETE;
+                status = acquire_note_counters(l, error);
+            }
             if (status != T4_E_PRECONDITION)
                 return status;
         } else if (l->options.env->boot_ns(l->options.env->state) > until) {
@@ -227,7 +256,7 @@ bootstrap(struct leadership *l, struct error *error)
         if (status == T4_OK)
             status = acquire_open(l, error);
         if (status == T4_OK)
-            status = check_store(l, error);
+            status = acquire_check_store(l, error);
         if (status != T4_OK)
             return status;
     }
@@ -312,11 +341,11 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
 {
     struct joint j = {0};
     const struct lock_object *lock;
-    uint64_t term;
+    uint64_t term = 0;
     t4_status status = acquire_open(l, error);
 
     if (status == T4_OK)
-        status = check_store(l, error);
+        status = acquire_check_store(l, error);
     if (status == T4_OK)
         status = bootstrap(l, error);
     if (status == T4_OK)
@@ -339,11 +368,11 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
     l->memory.joining = true;
     j = l->memory.taken;
     l->memory.term = lock->term + 1;
-    status = note_counters(l, error);
+    status = acquire_note_counters(l, error);
     if (status == T4_OK)
         status = objectlog_take_over(l->chain, &term, error);
     if (status == T4_OK)
-        status = note_counters(l, error);
+        status = acquire_note_counters(l, error);
     if (status == T4_OK)
         status = join_logs(l, &j, term, out, error);
     return status == T4_E_IO ? T4_E_INTERNAL
@@ -353,13 +382,22 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
 t4_status
 acquire(struct leadership *l, struct leadership_acquired *out, struct error *error)
 {
+    uint64_t pause_ns = RETRY_NS;
+
     for (;;) {
-        t4_status status = attempt(l, out, error);
+        uint64_t asked = l->memory.term;
+        t4_status status = l->options.built_in ? acquire_built_in(l, out, error)
+                                               : attempt(l, out, error);
 
         if (status != T4_E_PRECONDITION && !acquire_is_passing(status))
             return status;
         leadership_seek(l, error->message);
-        if (leadership_pause(l, RETRY_NS, error) != T4_OK)
+        /* An attempt that took a term has left a fence, which stays for ever. */
+        if (l->memory.term == asked)
+            pause_ns = RETRY_NS;
+        else if (pause_ns < RETRY_MAX_NS)
+            pause_ns *= 2;
+        if (leadership_pause(l, pause_ns, error) != T4_OK)
             return T4_E_CANCELLED;
     }
 }

@@ -251,42 +251,59 @@ on_entry(void *arg, uint64_t index, struct t4_slice entry, const struct segment 
     return index > l->local_end ? append(j, index, e.revision, entry, error) : T4_OK;
 }
 
+struct newest {
+    int64_t revision;
+    uint64_t time_ms;
+};
+
 static t4_status
 note_newest(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
 {
-    struct leadership *l = arg;
+    struct newest *newest = arg;
     struct byte_reader r = reader_of(bytes);
     struct entry e;
 
     if (!entry_decode_head(&r, &e))
         return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " cannot be decoded",
                          index);
-    l->revision = e.revision;
-    l->time_ms = e.time_ms;
+    *newest = (struct newest){e.revision, e.time_ms};
     return T4_OK;
+}
+
+/* The state after entry `index` of the local log. */
+static t4_status
+newest_at(struct leadership *l, uint64_t index, struct newest *newest,
+          struct error *error)
+{
+    return wal_replay(l->wal, index - 1, index, note_newest, newest, error);
 }
 
 /* --- reset -------------------------------------------------------------------------------------------- */
 
 static t4_status
-append_reset(struct join *j, struct error *error)
+append_reset(struct join *j, uint64_t tail_end, struct error *error)
 {
     struct leadership *l = j->l;
-    int64_t revision = l->revision + REVISION_GAP + 2;
+    struct newest base = {l->revision, l->time_ms}; /* of the chain's end ... */
     uint64_t wall_ms = l->options.env->wall_ns(l->options.env->state) / 1000000;
     struct buffer entry = {0}, value = {0};
     struct mutation m = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
-    struct entry e = {.kind = ENTRY_RESET,
-                      .compact_revision = revision,
-                      .reset = {++j->generation, l->local_end, l->revision},
-                      .index = l->local_end + 1,
-                      .term = j->term,
-                      .revision = revision,
-                      .time_ms = wall_ms > l->time_ms ? wall_ms : l->time_ms,
-                      .mutations = 1};
+    struct entry e = {
+        .kind = ENTRY_RESET, .index = l->local_end + 1, .term = j->term, .mutations = 1};
     char from[24], to[24];
-    t4_status status;
+    int64_t revision;
+    t4_status status = T4_OK;
 
+    if (l->local_end > tail_end) /* ... or of our own tail above it */
+        status = newest_at(l, l->local_end, &base, error);
+    if (status != T4_OK)
+        return status;
+    revision = base.revision + REVISION_GAP + 2;
+    e.revision = e.compact_revision = revision;
+    e.time_ms = wall_ms > base.time_ms ? wall_ms : base.time_ms;
+    e.reset.generation = ++j->generation;
+    e.reset.base_index = l->local_end;
+    e.reset.base_revision = base.revision;
     buffer_append_varint(&value, (uint64_t)revision);
     m.value = buffer_slice(&value);
     entry_encode_head(&entry, &e);
@@ -298,13 +315,13 @@ append_reset(struct join *j, struct error *error)
     buffer_free(&value);
     if (status != T4_OK)
         return status;
-    snprintf(from, sizeof from, "%" PRId64, l->revision);
+    snprintf(from, sizeof from, "%" PRId64, base.revision);
     snprintf(to, sizeof to, "%" PRId64, revision);
     LOG_WARN(
         "took over from a server with asynchronous upload: writes it had acknowledged "
         "and "
         "not uploaded are lost; revisions go on above all that it may have given out",
-        "newest_uploaded", from, "revision", to, NULL);
+        "newest_kept", from, "revision", to, NULL);
     return T4_OK;
 }
 
@@ -330,6 +347,31 @@ settle_rule(struct leadership *l, const struct joint *j, struct error *error)
     if (status == T4_OK && j->rule != RULE_LOCAL)
         status = objectlog_change_rule(l->chain, RULE_LOCAL, error);
     return status;
+}
+
+/*
+ * The built-in store: what is synced here is as safe as what is there, so nothing is uploaded
+ * now.  A full disk does not keep from starting; should the log be lost as well after that, it
+ * would not be noticed.
+ */
+static t4_status
+settle_built_in(struct leadership *l, struct error *error)
+{
+    t4_status status;
+
+    l->memory.rule = RULE_LOCAL;
+    l->memory.incarnation = l->options.incarnation;
+    status = memory_write(l, error);
+    return status == T4_E_NOSPACE ? T4_OK : status;
+}
+
+static t4_status
+settle(struct leadership *l, const struct joint *joint, struct error *error)
+{
+    if (l->options.built_in)
+        return settle_built_in(l, error);
+    wal_set_object_frontier(l->wal, l->uploaded);
+    return settle_rule(l, joint, error);
 }
 
 static void
@@ -373,37 +415,52 @@ check_tail(struct leadership *l, struct error *error)
     return status;
 }
 
+/* Reads the chain into the local log; *tail is where it ends. */
+static t4_status
+read_chain(struct join *j, struct objectlog_tail *tail, struct error *error)
+{
+    struct leadership *l = j->l;
+    t4_status status;
+
+    *tail = (struct objectlog_tail){0};
+    if (l->found == OBJECTLOG_EMPTY || l->found == OBJECTLOG_UNFINISHED)
+        return T4_OK; /* the built-in store, before its first segment */
+    if (objectlog_manifest(l->chain)->generation > j->generation)
+        j->generation = objectlog_manifest(l->chain)->generation;
+    begin_reading(l);
+    status = objectlog_read(l->chain, on_entry, j, tail, error);
+    if (status == T4_OK)
+        status = flush_group(j, error);
+    if (status == T4_OK && l->local_end > tail->last_index && tail->foreign_fence)
+        status = diverge(j, tail->last_index, error);
+    if (status == T4_OK && tail->segments == 0 && tail->last_index > 0) {
+        struct newest newest = {l->revision, l->time_ms};
+
+        status = newest_at(l, tail->last_index, &newest, error);
+        l->revision = newest.revision;
+        l->time_ms = newest.time_ms;
+    }
+    if (status == T4_OK)
+        objectlog_place(l->chain, &l->memory.place);
+    return status;
+}
+
 t4_status
 join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
           struct leadership_acquired *out, struct error *error)
 {
-    struct join j = {.l = l,
-                     .term = term,
-                     .generation =
-                         objectlog_manifest(l->chain)->generation > l->ids.generation
-                             ? objectlog_manifest(l->chain)->generation
-                             : l->ids.generation};
+    struct join j = {.l = l, .term = term, .generation = l->ids.generation};
     struct objectlog_tail tail;
     bool whole;
     t4_status status;
 
     l->revision = 1; /* of an empty store */
     l->compacted = -1;
-    if (l->memory.cluster_id == l->ids.cluster_id &&
-        l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
-        objectlog_begin_at(l->chain, &l->memory.place);
-    status = objectlog_read(l->chain, on_entry, &j, &tail, error);
-    if (status == T4_OK)
-        status = flush_group(&j, error);
-    if (status == T4_OK && l->local_end > tail.last_index && tail.foreign_fence)
-        status = diverge(&j, tail.last_index, error);
-    if (status == T4_OK && tail.segments == 0 && tail.last_index > 0)
-        status = wal_replay(l->wal, tail.last_index - 1, tail.last_index, note_newest, l,
-                            error);
+    status = read_chain(&j, &tail, error);
     whole = joint->rule != RULE_LOCAL || (joint->was_ours && l->log_is_whole) ||
             (joint->released && joint->released_index == tail.last_index);
     if (status == T4_OK && !whole)
-        status = append_reset(&j, error);
+        status = append_reset(&j, tail.last_index, error);
     if (status == T4_OK)
         status = start_log(&j, error);
     wal_reader_close(j.local);
@@ -415,14 +472,13 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
      * Our tail goes up before anything is acknowledged.  It may hold a reset entry, ours or one
      * that an earlier start did not get to upload: who takes over next must know of it.
      */
-    status = upload_all(l, l->local_end, error);
+    if (!l->options.built_in)
+        status = upload_all(l, l->local_end, error);
     if (status != T4_OK)
         return status;
     l->memory.led_term = term;
     l->memory.joining = false;
-    wal_set_object_frontier(l->wal, l->uploaded);
-    objectlog_place(l->chain, &l->memory.place);
-    status = settle_rule(l, joint, error);
+    status = settle(l, joint, error);
     if (status == T4_OK && j.appended > 0) {
         char count[24];
 

@@ -187,6 +187,7 @@ leadership_start(struct leadership *l, struct wal *wal,
 {
     l->wal = wal;
     l->local_end = recovered->last_index;
+    l->recovered_term = recovered->last_term;
     /* A log that was started in the last term we led in, and reaches what we had uploaded. */
     l->log_is_whole = whole && recovered->last_term >= l->memory.led_term &&
                       recovered->last_index >= l->memory.place.last_index;

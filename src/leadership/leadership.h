@@ -59,6 +59,11 @@ struct leadership_options {
     uint64_t upload_age_ns; /* LOCAL: longest time that an entry waits for its upload */
     uint64_t timeout_ns;    /* of one request to the store */
     bool take_over_now, discard_divergent_tail, unsafe_store;
+    /*
+     * The store is a folder of the data directory: who holds the directory's lock leads, and
+     * nothing waits for the store.  Rule LOCAL only.
+     */
+    bool built_in;
     struct metrics *metrics;
 
     /* All are called on the store thread, with no lock held. */

@@ -3,6 +3,7 @@
  *
  * memory.c     what the data directory remembers of the store
  * acquire.c    from a URL to a term: probe, bootstrap, waiting, take-over
+ * built_in.c   the same for the store in the data directory
  * joint.c      the local log and the chain become one; reset entry
  * upload.c     the leader's loop: segments, rule, lease, watch over the lock, release
  * leadership.c the handle: threads, waits, views
@@ -34,6 +35,7 @@ struct joint {
 
 /* What the directory remembers, <data>/store-memory. */
 struct memory {
+    uint64_t incarnation; /* of the directory that wrote this */
     char url[LOCATION_BYTES];
     bool probed; /* the store of this URL passed the probe */
     uint64_t cluster_id, lineage;
@@ -59,6 +61,13 @@ struct leadership {
     struct wal *wal;
     uint64_t local_end; /* [store thread] of the log at start, then as joined */
     bool log_is_whole;  /* it was found to hold everything this directory acknowledged */
+    uint64_t recovered_term; /* newest in the local log at start */
+    bool probed;             /* [store thread, or before it starts] in this process */
+
+    /* [store thread] the built-in store */
+    uint64_t built_in_term; /* led by, also while it is not taken */
+    bool taken;             /* it stands in the lock */
+    uint64_t retry_ns;      /* taking it failed: not before this again; 0: never failed */
 
     struct mutex lock;
     struct condition wake;          /* the store thread */
@@ -112,6 +121,12 @@ bool acquire_is_passing(t4_status status);
 t4_status acquire_open(struct leadership *l, struct error *error);
 /* Sleeps ns, or until stopped (then CANCELLED). */
 t4_status leadership_pause(struct leadership *l, uint64_t ns, struct error *error);
+/* Is this the store that the directory knows? */
+t4_status acquire_check_store(struct leadership *l, struct error *error);
+/* Writes down what the store showed: its counters, and that it is this directory's. */
+t4_status acquire_note_counters(struct leadership *l, struct error *error);
+/* The store does not answer as it should (NULL: it does again). */
+void leadership_note_degraded(struct leadership *l, const char *why);
 /* Says what is waited for. */
 void leadership_seek(struct leadership *l, const char *why);
 
@@ -120,6 +135,15 @@ void leadership_seek(struct leadership *l, const char *why);
 t4_status check_tail(struct leadership *l, struct error *error);
 t4_status join_logs(struct leadership *l, const struct joint *j, uint64_t term,
                     struct leadership_acquired *out, struct error *error);
+
+/* built_in.c: one attempt, which only reads the store. */
+t4_status acquire_built_in(struct leadership *l, struct leadership_acquired *out,
+                           struct error *error);
+/*
+ * Takes the term in the store, before anything is put there.  BUSY: its disk is full or fails;
+ * try again at l->retry_ns.
+ */
+t4_status built_in_take(struct leadership *l, struct error *error);
 
 /* upload.c */
 t4_status lead(struct leadership *l, struct error *error);

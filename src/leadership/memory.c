@@ -8,24 +8,14 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include <stdio.h>
-
 #include "base/memory.h"
+#include "env/file.h"
 #include "fmt/text.h"
 #include "leadership/leadership_int.h"
 
-#define FORMAT 1
+#define FORMAT 2 /* 1 had no incarnation */
 #define FILE_MAX 4096
-
-static char *
-path_of(const struct leadership *l, const char *name)
-{
-    size_t size = strlen(l->data_dir) + strlen(name) + 2;
-    char *path = mem_alloc(size);
-
-    snprintf(path, size, "%s/%s", l->data_dir, name);
-    return path;
-}
+#define NAME "store-memory"
 
 static bool
 parse(struct t4_slice text, struct memory *m)
@@ -33,8 +23,11 @@ parse(struct t4_slice text, struct memory *m)
     struct text_reader r;
     unsigned format;
 
-    if (!text_open(&r, text, "t4-store-memory", &format) || format != FORMAT)
+    if (!text_open(&r, text, "t4-store-memory", &format) || format == 0 ||
+        format > FORMAT)
         return false;
+    if (format >= 2)
+        m->incarnation = text_read_hex(&r, "incarnation");
     text_read_string(&r, "url", m->url, sizeof m->url);
     m->probed = text_read_u64(&r, "probed") != 0;
     m->cluster_id = text_read_hex(&r, "cluster");
@@ -60,7 +53,7 @@ t4_status
 memory_read(struct leadership *l, struct error *error)
 {
     struct env *env = l->options.env;
-    char *path = path_of(l, "store-memory"), text[FILE_MAX];
+    char *path = env_path(l->data_dir, NAME), text[FILE_MAX];
     struct env_file *file = NULL;
     size_t got = 0;
     t4_status status = env->open(env->state, path, ENV_READONLY, &file, NULL);
@@ -84,54 +77,44 @@ memory_read(struct leadership *l, struct error *error)
     return status;
 }
 
+static void
+memory_text(void *arg, const struct env_stat *st, struct buffer *text)
+{
+    const struct memory *m = arg;
+
+    (void)st;
+    text_begin(text, "t4-store-memory", FORMAT);
+    text_hex(text, "incarnation", m->incarnation);
+    text_string(text, "url", m->url);
+    text_u64(text, "probed", m->probed);
+    text_hex(text, "cluster", m->cluster_id);
+    text_hex(text, "lineage", m->lineage);
+    text_u64(text, "lock-counter", m->lock_counter);
+    text_u64(text, "manifest-counter", m->manifest_counter);
+    text_u64(text, "term", m->term);
+    text_u64(text, "led-term", m->led_term);
+    text_u64(text, "rule", m->rule);
+    text_u64(text, "joining", m->joining);
+    text_u64(text, "taken-ours", m->taken.was_ours);
+    text_u64(text, "taken-released", m->taken.released);
+    text_u64(text, "taken-released-index", m->taken.released_index);
+    text_u64(text, "taken-rule", m->taken.rule);
+    text_u64(text, "next-slot", m->place.next_slot);
+    text_u64(text, "chain-term", m->place.term);
+    text_u64(text, "last-index", m->place.last_index);
+    text_bytes(text, "hash", m->place.hash, HASH_BYTES);
+    text_end(text);
+}
+
 t4_status
 memory_write(struct leadership *l, struct error *error)
 {
     struct env *env = l->options.env;
-    const struct memory *m = &l->memory;
-    char *path = path_of(l, "store-memory"), *temporary = path_of(l, "store-memory.new");
-    struct buffer text = {0};
-    struct env_file *file = NULL;
-    t4_status status;
+    t4_status status =
+        env_replace_file(env, l->data_dir, NAME, memory_text, &l->memory, error);
 
-    text_begin(&text, "t4-store-memory", FORMAT);
-    text_string(&text, "url", m->url);
-    text_u64(&text, "probed", m->probed);
-    text_hex(&text, "cluster", m->cluster_id);
-    text_hex(&text, "lineage", m->lineage);
-    text_u64(&text, "lock-counter", m->lock_counter);
-    text_u64(&text, "manifest-counter", m->manifest_counter);
-    text_u64(&text, "term", m->term);
-    text_u64(&text, "led-term", m->led_term);
-    text_u64(&text, "rule", m->rule);
-    text_u64(&text, "joining", m->joining);
-    text_u64(&text, "taken-ours", m->taken.was_ours);
-    text_u64(&text, "taken-released", m->taken.released);
-    text_u64(&text, "taken-released-index", m->taken.released_index);
-    text_u64(&text, "taken-rule", m->taken.rule);
-    text_u64(&text, "next-slot", m->place.next_slot);
-    text_u64(&text, "chain-term", m->place.term);
-    text_u64(&text, "last-index", m->place.last_index);
-    text_bytes(&text, "hash", m->place.hash, HASH_BYTES);
-    text_end(&text);
-
-    env->unlink(env->state, temporary, NULL); /* of a crash, if any */
-    status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &file, error);
-    if (status == T4_OK)
-        status = env->pwrite(env->state, file, text.data, text.len, 0, error);
-    if (status == T4_OK)
-        status = env->sync(env->state, file, error);
-    if (file != NULL)
-        env->close(env->state, file);
-    if (status == T4_OK)
-        status = env->rename(env->state, temporary, path, error);
-    if (status == T4_OK)
-        status = env->sync_dir(env->state, l->data_dir, error);
     if (status == T4_OK)
         l->stored = l->memory;
     l->stored_ns = env->boot_ns(env->state);
-    buffer_free(&text);
-    mem_free(temporary);
-    mem_free(path);
     return status;
 }

@@ -54,7 +54,12 @@ due(const struct leadership *l, uint64_t now, uint64_t *sleep_ns)
     if (l->synced > l->uploaded) {
         uint64_t at = l->waiting_since_ns + l->options.upload_age_ns;
 
-        if (!is_local(l) || l->hurry || l->waiting_bytes >= SEGMENT_TARGET || at <= now)
+        if (!is_local(l) ||
+            ((l->hurry || l->waiting_bytes >= SEGMENT_TARGET) && l->retry_ns <= now))
+            at = now;
+        else if (at < l->retry_ns)
+            at = l->retry_ns;
+        if (at <= now)
             work |= WORK_UPLOAD;
         else if (at < next)
             next = at;
@@ -71,8 +76,10 @@ due(const struct leadership *l, uint64_t now, uint64_t *sleep_ns)
                 next = unused;
         }
     }
-    if (l->polled_ns + POLL_NS <= now)
+    if (l->polled_ns + POLL_NS <= now && !l->options.built_in)
         work |= WORK_POLL;
+    else if (l->options.built_in && next == l->polled_ns + POLL_NS)
+        next = now + POLL_NS; /* nobody to look for */
     *sleep_ns = next > now ? next - now : 0;
     return work;
 }
@@ -261,8 +268,10 @@ static t4_status
 upload(struct leadership *l, struct error *error)
 {
     struct batch b = next_batch(l);
-    t4_status status = gather(l, &b, synced_now(l), error);
+    t4_status status = l->options.built_in ? built_in_take(l, error) : T4_OK;
 
+    if (status == T4_OK)
+        status = gather(l, &b, synced_now(l), error);
     if (status == T4_OK && !is_local(l) && l->last_entries > 1)
         status = linger(l, &b, error);
     if (status == T4_OK && b.entries > 0)
@@ -364,6 +373,11 @@ finish(struct leadership *l, struct error *error)
 
     while (status == T4_OK && l->uploaded < synced_now(l))
         status = upload(l, error);
+    if (l->options.built_in && l->uploaded == synced_now(l))
+        l->memory.led_term = 0; /* the store holds everything: see built_in.c */
+    if (l->options.built_in &&
+        !l->taken) /* nothing was written, or its disk takes nothing */
+        return l->memory.led_term == 0 ? memory_write(l, error) : T4_OK;
     if (status == T4_OK)
         status = settle(l, error);
     if (status == T4_OK)
@@ -394,6 +408,8 @@ lead(struct leadership *l, struct error *error)
             status = upload(l, error);
             if (status == T4_OK)
                 status = settle(l, error);
+            else if (status == T4_E_BUSY && l->options.built_in)
+                status = T4_OK; /* again at l->retry_ns */
         }
         if (status == T4_OK && (work & WORK_POLL))
             status = poll(l, error);

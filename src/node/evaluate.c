@@ -450,6 +450,13 @@ attached_keys(struct node *n, int64_t id, struct chain *out)
     return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
 }
 
+/* The lease table's state was true if this server still led after it was looked at (I5). */
+static void
+answer_if_proven(struct node *n, struct node_request *r, enum etcd_error error)
+{
+    answer(n, r, node_is_proven(n) ? error : ETCD_NO_LEADER, false);
+}
+
 static void
 evaluate_time_to_live(struct node *n, struct node_request *r)
 {
@@ -467,7 +474,7 @@ evaluate_time_to_live(struct node *n, struct node_request *r)
         if (r->lease.keys)
             error = attached_keys(n, l->id, &r->response);
     }
-    answer(n, r, error, false);
+    answer_if_proven(n, r, error);
 }
 
 static void
@@ -483,7 +490,7 @@ evaluate_leases(struct node *n, struct node_request *r)
         wire_varint_field(&r->response, 1, (uint64_t)ids[i]);
     }
     mem_free(ids);
-    answer(n, r, ETCD_OK, false);
+    answer_if_proven(n, r, ETCD_OK);
 }
 
 /*
@@ -577,6 +584,14 @@ needs_space(const struct node_request *r)
            (r->op == NODE_TXN && txn_has_put(&r->txn));
 }
 
+/* Revisions may come of it. */
+static bool
+needs_revision(const struct node_request *r)
+{
+    return r->op == NODE_PUT || r->op == NODE_DELETE_RANGE || r->op == NODE_TXN ||
+           r->op == NODE_LEASE_REVOKE || (int)r->op == NODE_INTERNAL_EXPIRE;
+}
+
 /*
  * I10: so many revisions that no store has heard of, and whoever takes over from this disk
  * would not know where to go on.
@@ -596,7 +611,7 @@ evaluate(struct node *n, struct node_request *r)
         answer(n, r, ETCD_NO_LEADER, false);
         return;
     }
-    if (needs_space(r) && has_left_store_behind(n)) {
+    if (needs_revision(r) && has_left_store_behind(n)) {
         answer(n, r, ETCD_BACKLOG_FULL, false);
         return;
     }

@@ -14,27 +14,18 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "env/file.h"
 #include "fmt/text.h"
 #include "node/node_int.h"
 
 #define FORMAT 1
 #define FILE_MAX 1024
 
-static char *
-path_in(const struct node *n, const char *name)
-{
-    size_t size = strlen(n->data_dir) + strlen(name) + 2;
-    char *path = mem_alloc(size);
-
-    snprintf(path, size, "%s/%s", n->data_dir, name);
-    return path;
-}
-
 static t4_status
 lock_directory(struct node *n, struct error *error)
 {
     struct env *env = n->options.env;
-    char *path = path_in(n, "lock");
+    char *path = env_path(n->data_dir, "lock");
     t4_status status = env->open(env->state, path, ENV_CREATE, &n->lock_file, error);
 
     if (status == T4_OK) {
@@ -59,10 +50,12 @@ random_id(struct env *env)
     return id;
 }
 
-/* The text for these ids, standing in a file with this inode. */
+/* These ids, standing in a file with this inode. */
 static void
-identity_text(const struct identity *id, const struct env_stat *st, struct buffer *out)
+identity_text(void *arg, const struct env_stat *st, struct buffer *out)
 {
+    const struct identity *id = arg;
+
     text_begin(out, "t4-identity", FORMAT);
     text_hex(out, "cluster", id->cluster_id);
     text_hex(out, "lineage", id->lineage);
@@ -77,34 +70,11 @@ identity_text(const struct identity *id, const struct env_stat *st, struct buffe
 t4_status
 identity_write(struct node *n, struct error *error)
 {
-    struct env *env = n->options.env;
-    char *path = path_in(n, "identity"), *temporary = path_in(n, "identity.new");
-    struct buffer text = {0};
-    struct env_file *file = NULL;
-    struct env_stat st;
-    t4_status status;
+    t4_status status = env_replace_file(n->options.env, n->data_dir, "identity",
+                                        identity_text, &n->identity, error);
 
-    status = env->unlink(env->state, temporary, NULL); /* of a crash, if any */
-    status = env->open(env->state, temporary, ENV_CREATE | ENV_EXCLUSIVE, &file, error);
-    if (status == T4_OK)
-        status = env->stat(env->state, temporary, &st, error);
-    if (status == T4_OK) {
-        identity_text(&n->identity, &st, &text);
-        status = env->pwrite(env->state, file, text.data, text.len, 0, error);
-    }
-    if (status == T4_OK)
-        status = env->sync(env->state, file, error);
-    if (file != NULL)
-        env->close(env->state, file);
-    if (status == T4_OK)
-        status = env->rename(env->state, temporary, path, error);
-    if (status == T4_OK)
-        status = env->sync_dir(env->state, n->data_dir, error);
     if (status == T4_OK)
         n->identity.fresh = false;
-    buffer_free(&text);
-    mem_free(temporary);
-    mem_free(path);
     return status;
 }
 
@@ -186,7 +156,7 @@ identity_open(struct node *n, struct error *error)
     status = lock_directory(n, error);
     if (status != T4_OK)
         return status;
-    path = path_in(n, "identity");
+    path = env_path(n->data_dir, "identity");
     status = env->open(env->state, path, ENV_READONLY, &file, NULL);
     if (status == T4_OK) {
         status = identity_read(n, file, path, error);

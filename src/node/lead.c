@@ -79,8 +79,9 @@ on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
     snprintf(revision, sizeof revision, "%" PRId64, commit_published(n).revision);
     LOG_INFO("leading", "store", object_url(n->options.store), "term", term, "revision",
              revision, "commit_rule",
-             n->options.commit_rule == RULE_LOCAL ? "local (asynchronous upload)"
-                                                  : "object",
+             n->options.store_is_built_in           ? "local (built-in store)"
+             : n->options.commit_rule == RULE_LOCAL ? "local (asynchronous upload)"
+                                                    : "object",
              NULL);
     return T4_OK;
 }
@@ -147,6 +148,7 @@ lead_identify(struct node *n, struct error *error)
         .take_over_now = o->take_over_now,
         .discard_divergent_tail = o->discard_divergent_tail,
         .unsafe_store = o->unsafe_store,
+        .built_in = o->store_is_built_in,
         .metrics = &n->metrics,
         .arg = n,
         .acquired = on_acquired,

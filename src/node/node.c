@@ -375,6 +375,7 @@ node_status(struct node *n, struct node_status *out)
         .advertise_urls = n->advertise_urls,
         .engine_name = engine_name(n->engine),
         .has_store = n->lead != NULL,
+        .store_is_built_in = n->options.store_is_built_in,
     };
     if (n->lead != NULL)
         leadership_look(n->lead, &out->leadership);
@@ -383,7 +384,7 @@ node_status(struct node *n, struct node_status *out)
 bool
 node_has_store(const struct node *n)
 {
-    return n != NULL && n->lead != NULL;
+    return n != NULL && n->lead != NULL && !n->options.store_is_built_in;
 }
 
 bool

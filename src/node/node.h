@@ -42,6 +42,7 @@ struct node_options {
      * (node_stop() cancels it).  NULL: nowhere.
      */
     struct object_store *store;
+    bool store_is_built_in;       /* a folder of the data directory; rule LOCAL */
     enum commit_rule commit_rule; /* with a store: what makes an entry committed */
     bool take_over_now, discard_divergent_tail, unsafe_store;
     uint64_t lease_ms, upload_age_ns, store_timeout_ns;
@@ -173,7 +174,7 @@ struct node_status {
     int64_t revision, compacted_revision;
     uint64_t db_bytes, db_in_use_bytes;
     bool nospace, stopping;
-    bool has_store;
+    bool has_store, store_is_built_in;
     struct leadership_view leadership; /* with a store */
     const char *name, *advertise_urls; /* valid as long as the node */
     const char *engine_name;

@@ -77,7 +77,8 @@ t4_status objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t
  * Takes the next term: CAS of the lock, CAS of the manifest, fence, second look at the
  * manifest.  Whether it may be taken (lease waited for, released, own directory, told to) is
  * the caller's to know.  Rule and released mark are kept as read.  PRECONDITION: somebody
- * else is ahead; the lock has been read again.  *term is the new one.
+ * else is ahead; the lock has been read again.  *term: at least this (0: the next one), then
+ * the new one.
  */
 t4_status objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error);
 

@@ -74,6 +74,10 @@ t4_status objectlog_put(struct objectlog *c, const char *key, struct t4_slice bo
                         enum persistence how, struct buffer *current, struct tag *new_tag,
                         struct error *error);
 
+/* As object_list(), tried a few times: `fn` may be told of a key twice. */
+t4_status objectlog_list(struct objectlog *c, const char *prefix, const char *after,
+                         uint32_t max, t4_list_fn *fn, void *arg, struct error *error);
+
 /* For objectlog_put(): the object carries this put id. */
 bool objectlog_is_my_lock(struct t4_slice object, void *put_id);
 bool objectlog_is_my_manifest(struct t4_slice object, void *put_id);

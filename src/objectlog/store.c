@@ -158,6 +158,25 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
     }
 }
 
+t4_status
+objectlog_list(struct objectlog *c, const char *prefix, const char *after, uint32_t max,
+               t4_list_fn *fn, void *arg, struct error *error)
+{
+    for (unsigned tries = 1;; tries++) {
+        t4_status next,
+            status = object_list(c->options.store, slice_str(prefix), slice_str(after),
+                                 max, c->options.timeout_ns, fn, arg, error);
+
+        if (status == T4_OK) {
+            note(c, NULL);
+            return T4_OK;
+        }
+        next = after_failure(c, TRY, status, false, tries, error);
+        if (next != T4_OK)
+            return next;
+    }
+}
+
 /* --- whose body is it? ----------------------------------------------------------------------- */
 
 bool

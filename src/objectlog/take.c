@@ -87,11 +87,11 @@ objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
 /* --- the steps -------------------------------------------------------------------------------- */
 
 static t4_status
-take_lock(struct objectlog *c, struct error *error)
+take_lock(struct objectlog *c, uint64_t least, struct error *error)
 {
     struct lock_object next = c->leader;
 
-    next.term = c->leader.term + 1;
+    next.term = c->leader.term + 1 > least ? c->leader.term + 1 : least;
     next.holder = c->options.incarnation;
     memset(next.address, 0, sizeof next.address);
     strncpy(next.address, c->options.address, sizeof next.address - 1);
@@ -149,8 +149,7 @@ find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error
         before = f.slot;
         if (f.slot > 0)
             slot_key(after, f.slot - 1);
-        status = object_list(c->options.store, slice_str("wal/"), slice_str(after), 1000,
-                             c->options.timeout_ns, pass_listed, &f, error);
+        status = objectlog_list(c, "wal/", after, 1000, pass_listed, &f, error);
     } while (status == T4_OK && f.slot - before >= 1000);
     *slot = f.slot;
     return status;
@@ -243,7 +242,7 @@ objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
     t4_status status;
 
     c->positioned = false;
-    status = take_lock(c, error);
+    status = take_lock(c, *term, error);
     if (status == T4_OK)
         status = freeze_manifest(c, error);
     if (status == T4_OK)

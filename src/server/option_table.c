@@ -50,8 +50,7 @@ const struct option_row option_table[] = {
     {"object-store", OPTION_TEXT, GROUP_STORE, AT(object_store), "URL", NULL, 0, 0,
      "s3://bucket/prefix, gs://bucket/prefix or file:///path",
      "Where the log is kept besides the disk, so that the disk can be lost. Default: the "
-     "disk "
-     "only."},
+     "built-in store, a folder of the data directory."},
     {"wal-sync-upload", OPTION_BOOL, GROUP_STORE, AT(wal_sync_upload), NULL, "true", 0, 1,
      NULL,
      "true: a write is acknowledged when it is in the object store. false: when it is on "
@@ -59,7 +58,8 @@ const struct option_row option_table[] = {
      "disk; it is uploaded later, and a lost disk loses what was not."},
     {"upload-max-age", OPTION_DURATION, GROUP_STORE, AT(upload_max_age_ns), "DURATION",
      "10s", NS_PER_S / 100, 3600 * NS_PER_S, NULL,
-     "With --wal-sync-upload=false: longest time that a write waits for its upload."},
+     "With --wal-sync-upload=false, or the built-in store: longest time that a write "
+     "waits for its upload."},
     {"take-over-now", OPTION_BOOL, GROUP_STORE, AT(take_over_now), NULL, "false", 0, 1,
      NULL,
      "Takes the store over from whoever leads it, without waiting: for when that server "

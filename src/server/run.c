@@ -35,6 +35,7 @@
 #include "node/node.h"
 #include "object/object.h"
 #include "plugin/plugin.h"
+#include "server/built_in_store.h"
 #include "server/options.h"
 
 #define NS_PER_S UINT64_C(1000000000)
@@ -45,7 +46,7 @@ struct server {
     struct http_server *http; /* NULL with --metrics-addr=off */
     struct plugin *plugin;    /* NULL with the memory engine */
     struct t4_engine_ops engine_ops;
-    struct object_store *store; /* NULL: none */
+    struct object_store *store;
     struct node *node;
     struct grpc_api *api;
 };
@@ -261,6 +262,23 @@ load_engine(struct server *s, struct error *error)
 }
 
 static t4_status
+open_built_in_store(struct server *s, const struct object_options *options,
+                    struct error *error)
+{
+    struct env *env = options->env;
+    struct buffer url = {0};
+    t4_status st = env->mkdir(env->state, s->options.data_dir, error);
+
+    if (st != T4_OK)
+        return error_hint(error, "create the directory or give another --data-dir");
+    st = built_in_store_url(s->options.data_dir, &url, error);
+    if (st == T4_OK)
+        st = object_open((const char *)url.data, options, &s->store, error);
+    buffer_free(&url);
+    return st;
+}
+
+static t4_status
 open_store(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
@@ -269,9 +287,9 @@ open_store(struct server *s, struct error *error)
                                      .settings = o->store_settings,
                                      .n_settings = o->n_store_settings};
 
-    if (o->object_store == NULL)
-        return T4_OK;
     set_state(s, HTTP_STARTING, "opening the object store");
+    if (o->object_store == NULL)
+        return open_built_in_store(s, &options, error);
     return object_open(o->object_store, &options, &s->store, error);
 }
 
@@ -301,7 +319,9 @@ open_node(struct server *s, struct error *error)
     options.fatal = fatal;
     options.fatal_arg = s;
     options.store = s->store;
-    options.commit_rule = o->wal_sync_upload ? RULE_OBJECT : RULE_LOCAL;
+    options.store_is_built_in = o->object_store == NULL;
+    options.commit_rule =
+        o->wal_sync_upload && !options.store_is_built_in ? RULE_OBJECT : RULE_LOCAL;
     options.take_over_now = o->take_over_now != 0;
     options.discard_divergent_tail = o->discard_divergent_tail != 0;
     options.unsafe_store = o->object_store_unsafe != 0;
@@ -311,8 +331,7 @@ open_node(struct server *s, struct error *error)
     options.deposed = deposed;
     options.deposed_arg = s;
     set_state(s, HTTP_STARTING,
-              s->store != NULL ? "recovering the log and joining it with the object store"
-                               : "recovering the log");
+              "recovering the log and joining it with the object store");
     st = node_open(&options, &s->node, error);
     if (st == T4_OK && s->http != NULL)
         http_set_node(s->http, s->node);

@@ -21,6 +21,7 @@
 #include "fmt/entry.h"
 #include "fmt/segment.h"
 #include "object/object.h"
+#include "server/built_in_store.h"
 #include "server/http_get.h"
 #include "server/options.h"
 #include "server/run.h"
@@ -32,12 +33,14 @@ static const char usage[] =
     "t4 status - what an object store holds, or what a server says of itself\n"
     "\n"
     "Usage: t4 status --object-store=URL [--FLAG=VALUE]... [--json]\n"
+    "       t4 status --data-dir=DIR [--json]\n"
     "       t4 status --endpoint=HOST:PORT [--json]\n"
     "\n"
     "  --object-store=URL    look at this store; the flags --s3-*, --gcs-*, "
     "--plugin-option\n"
     "                        and --plugin-dir of t4 run, and their variables, are taken, "
     "too\n"
+    "  --data-dir=DIR        look at the built-in store of this data directory\n"
     "  --endpoint=HOST:PORT  ask the server whose --metrics-addr this is\n"
     "  --json                print one JSON object\n"
     "\n"
@@ -337,7 +340,7 @@ show_server(const char *endpoint, bool json)
 }
 
 static int
-show_store(const struct run_options *o, bool json)
+show_store(const struct run_options *o, const char *url, bool json)
 {
     struct object_options options = {.env = env_posix(),
                                      .plugin_dir = o->plugin_dir,
@@ -346,7 +349,7 @@ show_store(const struct run_options *o, bool json)
     struct object_store *store;
     struct report r = {0};
     struct error error = {0};
-    t4_status status = object_open(o->object_store, &options, &store, &error);
+    t4_status status = object_open(url, &options, &store, &error);
 
     if (status != T4_OK)
         return fail(&error, EXIT_FAILED);
@@ -360,6 +363,34 @@ show_store(const struct run_options *o, bool json)
     report_free(&r);
     object_close(store);
     return status == T4_OK ? EXIT_OK : fail(&error, EXIT_FAILED);
+}
+
+/* A server that has written nothing yet, or runs with --object-store, has no such folder. */
+static int
+show_built_in_store(const struct run_options *o, bool json)
+{
+    struct env *env = env_posix();
+    struct buffer url = {0}, folder = {0};
+    struct error error = {0};
+    struct env_stat st;
+    int result;
+
+    buffer_append(&folder, o->data_dir, strlen(o->data_dir));
+    buffer_append(&folder, "/store", sizeof "/store");
+    if (env->stat(env->state, (const char *)folder.data, &st, NULL) != T4_OK) {
+        error_set(&error, T4_E_NOTFOUND, "there is no store in %s",
+                  (const char *)folder.data);
+        error_hint(&error, "give --data-dir=DIR for a built-in store, --object-store=URL "
+                           "for another one, or --endpoint=HOST:PORT for a server");
+        result = fail(&error, EXIT_USAGE);
+    } else if (built_in_store_url(o->data_dir, &url, &error) != T4_OK) {
+        result = fail(&error, EXIT_FAILED);
+    } else {
+        result = show_store(o, (const char *)url.data, json);
+    }
+    buffer_free(&folder);
+    buffer_free(&url);
+    return result;
 }
 
 int
@@ -390,13 +421,9 @@ status_command(int argc, char *const *argv, char *const *environment)
     } else if (endpoint != NULL) {
         status = show_server(endpoint, json);
     } else if (options.object_store != NULL) {
-        status = show_store(&options, json);
+        status = show_store(&options, options.object_store, json);
     } else {
-        fputs("t4 status: of what?\n"
-              "  give --object-store=URL for a store, or --endpoint=HOST:PORT for a "
-              "server\n",
-              stderr);
-        status = EXIT_USAGE;
+        status = show_built_in_store(&options, json);
     }
     run_options_free(&options);
     return status;

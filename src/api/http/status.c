@@ -32,9 +32,10 @@ at_stake(const struct node_status *s, char *out, size_t n)
     uint64_t entries =
         v->synced_index > v->object_index ? v->synced_index - v->object_index : 0;
 
-    if (!s->has_store)
+    if (!s->has_store || s->store_is_built_in)
         snprintf(out, n,
-                 "a disk lost now would lose everything: there is no object store");
+                 "a disk lost now would lose everything: there is no object store but "
+                 "the one on it");
     else if (v->rule == RULE_OBJECT)
         snprintf(out, n, "a disk lost now would lose nothing that was acknowledged");
     else if (entries == 0)
@@ -56,6 +57,7 @@ store(struct report *r, const struct node_status *s)
     char seconds[32];
 
     report_text(r, "object_store", "object store", v->url);
+    report_bool(r, "built_in", "built-in store", s->store_is_built_in);
     report_text(r, "commit_rule", "commit rule",
                 v->rule == RULE_OBJECT ? "object" : "local");
     report_i64(r, "durable_revision", "durable revision", v->object_revision);

@@ -1,0 +1,19 @@
+/*
+ * built_in_store.h - where the built-in store of a data directory is.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef SERVER_BUILT_IN_STORE_H
+#define SERVER_BUILT_IN_STORE_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+
+/*
+ * Appends file://<absolute path of data_dir>/store and a terminator.  IO: there is no working
+ * directory to make the path absolute by.
+ */
+t4_status built_in_store_url(const char *data_dir, struct buffer *url,
+                             struct error *error);
+
+#endif
