@@ -38,7 +38,12 @@ test_objects_round_trip(void **unused)
                        l2;
     struct manifest_object m = {.cluster_id = 9, .lineage = 10, .generation = 11,
                                 .counter = 12, .term = 13,
-                                .floor = {14, 15, {16}, 17}}, m2;
+                                .floor = {14, 15, {16}, 17},
+                                .archive = {1, 2, {3}, 4}}, m2;
+    struct checkpoint_object k = {.cluster_id = 9, .lineage = 10, .generation = 11, .term = 20,
+                                  .index = 21, .revision = 22, .compacted = -1, .time_ms = 23,
+                                  .place = {24, 25, {26}, 27}, .n_runs = 2,
+                                  .run = {{{28}, 1, 2, 3, false}, {{29}, 4, 5, 6, true}}}, k2;
     struct cluster_object c = {18, 19, WINDOW_MAX}, c2;
 
     (void)unused;
@@ -47,6 +52,16 @@ test_objects_round_trip(void **unused)
     lock_encode(&b, &l);
     assert_int_equal(lock_decode(buffer_slice(&b), &l2), T4_OK);
     assert_memory_equal(&l, &l2, sizeof l);
+    manifest_encode(&b, &m);
+    assert_int_equal(manifest_decode(buffer_slice(&b), &m2), T4_OK);
+    assert_memory_equal(&m, &m2, sizeof m);
+    checkpoint_encode(&b, &k);
+    assert_int_equal(checkpoint_decode(buffer_slice(&b), &k2), T4_OK);
+    assert_memory_equal(&k, &k2, sizeof k);
+    m.newest = k;
+    m.n_checkpoints = 2;
+    m.checkpoint[0] = (struct checkpoint_name){k.term, k.index, k.time_ms, k.revision, {30}};
+    m.checkpoint[1] = (struct checkpoint_name){31, 32, 33, 34, {35}};
     manifest_encode(&b, &m);
     assert_int_equal(manifest_decode(buffer_slice(&b), &m2), T4_OK);
     assert_memory_equal(&m, &m2, sizeof m);
@@ -60,6 +75,25 @@ test_objects_round_trip(void **unused)
     }
     assert_int_equal(lock_decode(buffer_slice(&b), &l2), T4_E_CORRUPT);
     buffer_free(&b);
+}
+
+static void
+test_checkpoint_keys(void **unused)
+{
+    char key[CHECKPOINT_KEY_BYTES];
+    uint64_t term, index;
+    int64_t revision;
+
+    (void)unused;
+    checkpoint_key(key, 7, 12, 34);
+    assert_string_equal(key, "checkpoint/0000000007/00000000000000000012-"
+                             "00000000000000000034/manifest");
+    assert_true(checkpoint_key_parse(slice_str(key), &term, &revision, &index));
+    assert_true(term == 7 && revision == 12 && index == 34);
+    assert_false(checkpoint_key_parse(slice_str("checkpoint/7/12-34/manifest"), &term, &revision,
+                                      &index));
+    key[20] = 'x';
+    assert_false(checkpoint_key_parse(slice_str(key), &term, &revision, &index));
 }
 
 static void
@@ -483,6 +517,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_objects_round_trip),
+        cmocka_unit_test(test_checkpoint_keys),
         cmocka_unit_test(test_segment_round_trip),
         cmocka_unit_test(test_the_older_leader_stops),
         cmocka_unit_test(test_a_late_segment_is_passed_over),

@@ -1,31 +1,42 @@
 /*
- * objects.c - encoding of `cluster`, `leader-lock` and `manifest/latest`.
+ * objects.c - encoding of `cluster`, `leader-lock`, `manifest/latest` and checkpoints.
  *
- * Lines in this order (format 1 each):
+ * Lines in this order:
  *   t4-cluster 1 · cluster · lineage · window · crc
  *   t4-lock 1 · cluster · lineage · counter · put-id · term · holder · address · rule
  *     (object, local) · lease-ms · released (no, or yes) · released-index · released-revision ·
  *     moved (empty, or the new location) · crc
- *   t4-manifest 1 · cluster · lineage · generation · counter · put-id · term ·
- *     floor-slot · floor-term · floor-hash · floor-index · crc
- * Ids are 16 hexadecimal digits, hashes 64, put ids 32, everything else decimal.
+ *   t4-checkpoint 1 · cluster · lineage · generation · term · index · revision · compacted ·
+ *     time-ms · place-slot · place-term · place-hash · place-index · runs (how many), then for
+ *     each, newest first: run-hash · run-term · run-index · run-bytes · run-base (0 or 1) · crc
+ *   t4-manifest 2 · cluster · lineage · generation · counter · put-id · term ·
+ *     floor-slot · floor-term · floor-hash · floor-index ·
+ *     archive-slot · archive-term · archive-hash · archive-index · checkpoints (how many) ·
+ *     if there are any: the lines of the newest checkpoint from index on, then for each, newest
+ *     first: checkpoint-term · -index · -revision · -time-ms · -hash · crc
+ *   Format 1 of the manifest ended behind floor-index: read as one without checkpoints.
+ * A revision of -1 is written as 18446744073709551615.  Ids are 16 hexadecimal digits, hashes 64, put ids 32, everything else decimal.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "fmt/objects.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "fmt/text.h"
 
 #define FORMAT 1
+#define MANIFEST_FORMAT 2
 
 static const char *const rule_name[] = {"", "object", "local"};
 
 static t4_status
-verdict(struct text_reader *r, unsigned format)
+verdict(struct text_reader *r, unsigned format, unsigned newest)
 {
-    if (format > FORMAT)
+    if (format > newest)
         return T4_E_UNSUPPORTED;
-    return text_close(r) && format == FORMAT ? T4_OK : T4_E_CORRUPT;
+    return text_close(r) && format >= 1 ? T4_OK : T4_E_CORRUPT;
 }
 
 void
@@ -51,7 +62,7 @@ cluster_decode(struct t4_slice text, struct cluster_object *c)
     c->window_max = (uint32_t)text_read_u64(&r, "window");
     if (c->window_max < 1 || c->window_max > 64)
         r.bad = true;
-    return verdict(&r, format);
+    return verdict(&r, format, FORMAT);
 }
 
 void
@@ -105,24 +116,191 @@ lock_decode(struct t4_slice text, struct lock_object *l)
     l->released_index = text_read_u64(&r, "released-index");
     l->released_revision = (int64_t)text_read_u64(&r, "released-revision");
     text_read_string(&r, "moved", l->moved, sizeof l->moved);
-    return verdict(&r, format);
+    return verdict(&r, format, FORMAT);
 }
+
+/* --- checkpoints ------------------------------------------------------------------------- */
+
+static void
+place_text(struct buffer *out, const char *const name[4], const struct chain_floor *f)
+{
+    text_u64(out, name[0], f->next_slot);
+    text_u64(out, name[1], f->term);
+    text_bytes(out, name[2], f->hash, HASH_BYTES);
+    text_u64(out, name[3], f->last_index);
+}
+
+static void
+place_read(struct text_reader *r, const char *const name[4], struct chain_floor *f)
+{
+    f->next_slot = text_read_u64(r, name[0]);
+    f->term = text_read_u64(r, name[1]);
+    text_read_bytes(r, name[2], f->hash, HASH_BYTES);
+    f->last_index = text_read_u64(r, name[3]);
+}
+
+static const char *const place_lines[4] = {"place-slot", "place-term", "place-hash",
+                                           "place-index"};
+static const char *const floor_lines[4] = {"floor-slot", "floor-term", "floor-hash",
+                                           "floor-index"};
+static const char *const archive_lines[4] = {"archive-slot", "archive-term",
+                                             "archive-hash", "archive-index"};
+
+/* What a checkpoint and the manifest that inlines it have in common. */
+static void
+state_text(struct buffer *out, const struct checkpoint_object *c)
+{
+    text_u64(out, "index", c->index);
+    text_u64(out, "revision", (uint64_t)c->revision);
+    text_u64(out, "compacted", (uint64_t)c->compacted);
+    text_u64(out, "time-ms", c->time_ms);
+    place_text(out, place_lines, &c->place);
+    text_u64(out, "runs", c->n_runs);
+    for (uint32_t i = 0; i < c->n_runs; i++) {
+        text_bytes(out, "run-hash", c->run[i].sha256, HASH_BYTES);
+        text_u64(out, "run-term", c->run[i].term);
+        text_u64(out, "run-index", c->run[i].index);
+        text_u64(out, "run-bytes", c->run[i].bytes);
+        text_u64(out, "run-base", c->run[i].is_base);
+    }
+}
+
+static void
+state_read(struct text_reader *r, struct checkpoint_object *c)
+{
+    uint64_t n, base;
+
+    c->index = text_read_u64(r, "index");
+    c->revision = (int64_t)text_read_u64(r, "revision");
+    c->compacted = (int64_t)text_read_u64(r, "compacted");
+    c->time_ms = text_read_u64(r, "time-ms");
+    place_read(r, place_lines, &c->place);
+    n = text_read_u64(r, "runs");
+    if (n > CHECKPOINT_RUNS_MAX)
+        r->bad = true;
+    for (; !r->bad && c->n_runs < n; c->n_runs++) {
+        struct checkpoint_run *run = &c->run[c->n_runs];
+
+        text_read_bytes(r, "run-hash", run->sha256, HASH_BYTES);
+        run->term = text_read_u64(r, "run-term");
+        run->index = text_read_u64(r, "run-index");
+        run->bytes = text_read_u64(r, "run-bytes");
+        base = text_read_u64(r, "run-base");
+        run->is_base = base != 0;
+        if (base > 1 || (run->is_base && c->n_runs + 1 != n))
+            r->bad = true; /* a base hides everything behind it */
+    }
+}
+
+void
+checkpoint_encode(struct buffer *out, const struct checkpoint_object *c)
+{
+    text_begin(out, "t4-checkpoint", FORMAT);
+    text_hex(out, "cluster", c->cluster_id);
+    text_hex(out, "lineage", c->lineage);
+    text_u64(out, "generation", c->generation);
+    text_u64(out, "term", c->term);
+    state_text(out, c);
+    text_end(out);
+}
+
+t4_status
+checkpoint_decode(struct t4_slice text, struct checkpoint_object *c)
+{
+    struct text_reader r;
+    unsigned format;
+
+    memset(c, 0, sizeof *c);
+    text_open(&r, text, "t4-checkpoint", &format);
+    c->cluster_id = text_read_hex(&r, "cluster");
+    c->lineage = text_read_hex(&r, "lineage");
+    c->generation = text_read_u64(&r, "generation");
+    c->term = text_read_u64(&r, "term");
+    state_read(&r, c);
+    return verdict(&r, format, FORMAT);
+}
+
+void
+checkpoint_key(char key[CHECKPOINT_KEY_BYTES], uint64_t term, int64_t revision,
+               uint64_t index)
+{
+    snprintf(key, CHECKPOINT_KEY_BYTES,
+             "checkpoint/%010" PRIu64 "/%020" PRId64 "-%020" PRIu64 "/manifest", term,
+             revision, index);
+}
+
+bool
+checkpoint_key_parse(struct t4_slice key, uint64_t *term, int64_t *revision,
+                     uint64_t *index)
+{
+    char text[CHECKPOINT_KEY_BYTES], again[CHECKPOINT_KEY_BYTES];
+
+    if (key.len >= sizeof text)
+        return false;
+    memcpy(text, key.data, key.len);
+    text[key.len] = '\0';
+    if (sscanf(text, "checkpoint/%" SCNu64 "/%" SCNd64 "-%" SCNu64 "/manifest", term,
+               revision, index) != 3)
+        return false;
+    checkpoint_key(again, *term, *revision, *index);
+    return strcmp(text, again) == 0; /* no other spelling */
+}
+
+/* --- the manifest -------------------------------------------------------------------------- */
 
 void
 manifest_encode(struct buffer *out, const struct manifest_object *m)
 {
-    text_begin(out, "t4-manifest", FORMAT);
+    text_begin(out, "t4-manifest", MANIFEST_FORMAT);
     text_hex(out, "cluster", m->cluster_id);
     text_hex(out, "lineage", m->lineage);
     text_u64(out, "generation", m->generation);
     text_u64(out, "counter", m->counter);
     text_bytes(out, "put-id", m->put_id, PUT_ID_BYTES);
     text_u64(out, "term", m->term);
-    text_u64(out, "floor-slot", m->floor.next_slot);
-    text_u64(out, "floor-term", m->floor.term);
-    text_bytes(out, "floor-hash", m->floor.hash, HASH_BYTES);
-    text_u64(out, "floor-index", m->floor.last_index);
+    place_text(out, floor_lines, &m->floor);
+    place_text(out, archive_lines, &m->archive);
+    text_u64(out, "checkpoints", m->n_checkpoints);
+    if (m->n_checkpoints > 0)
+        state_text(out, &m->newest);
+    for (uint32_t i = 0; i < m->n_checkpoints; i++) {
+        text_u64(out, "checkpoint-term", m->checkpoint[i].term);
+        text_u64(out, "checkpoint-index", m->checkpoint[i].index);
+        text_u64(out, "checkpoint-revision", (uint64_t)m->checkpoint[i].revision);
+        text_u64(out, "checkpoint-time-ms", m->checkpoint[i].time_ms);
+        text_bytes(out, "checkpoint-hash", m->checkpoint[i].sha256, HASH_BYTES);
+    }
     text_end(out);
+}
+
+static void
+read_checkpoints(struct text_reader *r, struct manifest_object *m)
+{
+    uint64_t n;
+
+    place_read(r, archive_lines, &m->archive);
+    n = text_read_u64(r, "checkpoints");
+    if (n > MANIFEST_CHECKPOINTS_MAX)
+        r->bad = true;
+    if (n > 0)
+        state_read(r, &m->newest);
+    for (; !r->bad && m->n_checkpoints < n; m->n_checkpoints++) {
+        struct checkpoint_name *name = &m->checkpoint[m->n_checkpoints];
+
+        name->term = text_read_u64(r, "checkpoint-term");
+        name->index = text_read_u64(r, "checkpoint-index");
+        name->revision = (int64_t)text_read_u64(r, "checkpoint-revision");
+        name->time_ms = text_read_u64(r, "checkpoint-time-ms");
+        text_read_bytes(r, "checkpoint-hash", name->sha256, HASH_BYTES);
+    }
+    if (n == 0)
+        return;
+    if (m->checkpoint[0].index != m->newest.index)
+        r->bad = true;
+    m->newest.cluster_id = m->cluster_id;
+    m->newest.lineage = m->lineage;
+    m->newest.generation = m->generation;
+    m->newest.term = m->checkpoint[0].term;
 }
 
 t4_status
@@ -139,9 +317,8 @@ manifest_decode(struct t4_slice text, struct manifest_object *m)
     m->counter = text_read_u64(&r, "counter");
     text_read_bytes(&r, "put-id", m->put_id, PUT_ID_BYTES);
     m->term = text_read_u64(&r, "term");
-    m->floor.next_slot = text_read_u64(&r, "floor-slot");
-    m->floor.term = text_read_u64(&r, "floor-term");
-    text_read_bytes(&r, "floor-hash", m->floor.hash, HASH_BYTES);
-    m->floor.last_index = text_read_u64(&r, "floor-index");
-    return verdict(&r, format);
+    place_read(&r, floor_lines, &m->floor);
+    if (format >= 2)
+        read_checkpoints(&r, m);
+    return verdict(&r, format, MANIFEST_FORMAT);
 }

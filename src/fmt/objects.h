@@ -1,5 +1,6 @@
 /*
- * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`.
+ * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`, and
+ * checkpoints.
  *
  * Text records (fmt/text.h), so that a person can read them.  Every object that is changed by
  * compare-and-swap carries a counter that grows by one per change and a put id that names the
@@ -52,13 +53,50 @@ struct chain_floor {
     uint64_t last_index;      /* of that segment */
 };
 
-/* `manifest/latest` */
+/*
+ * A checkpoint: the state after entry `index`, as runs (sst/), newest first, the last one a base
+ * if it says so.  Written once as an object of its own, checkpoint_key(), and inlined in the
+ * manifest while it is the newest.
+ */
+#define CHECKPOINT_RUNS_MAX 64
+struct checkpoint_run {
+    uint8_t sha256[HASH_BYTES]; /* of its index object */
+    uint64_t term, index; /* of the checkpoint that first wrote it: part of its key */
+    uint64_t bytes;       /* of its SSTs, compressed */
+    bool is_base;         /* begins at the first entry: tombstones were folded */
+};
+struct checkpoint_object {
+    uint64_t cluster_id, lineage, generation;
+    uint64_t term, index;
+    int64_t revision, compacted; /* after entry `index`; compacted -1: never */
+    uint64_t time_ms;            /* of that entry */
+    struct chain_floor place;    /* where reading of the chain goes on from here */
+    uint32_t n_runs;
+    struct checkpoint_run run[CHECKPOINT_RUNS_MAX];
+};
+
+/* A kept checkpoint, as the manifest lists it: what its key is made of, and its object's hash. */
+struct checkpoint_name {
+    uint64_t term, index, time_ms;
+    int64_t revision;
+    uint8_t sha256[HASH_BYTES];
+};
+
+/*
+ * `manifest/latest`.  What it lists exists; what it does not list is on its way out, or never
+ * became part of the store (the mark of GC is absence).  The raw chain is kept from floor on;
+ * archives (log/) hold it from `archive` to the floor.
+ */
+#define MANIFEST_CHECKPOINTS_MAX 128
 struct manifest_object {
     uint64_t cluster_id, lineage, generation;
     uint64_t counter;
     uint8_t put_id[PUT_ID_BYTES];
     uint64_t term;
-    struct chain_floor floor;
+    struct chain_floor floor, archive;
+    uint32_t n_checkpoints;          /* 0: none yet */
+    struct checkpoint_object newest; /* the first of the list, inlined */
+    struct checkpoint_name checkpoint[MANIFEST_CHECKPOINTS_MAX]; /* newest first */
 };
 
 void cluster_encode(struct buffer *out, const struct cluster_object *c);
@@ -69,5 +107,15 @@ void manifest_encode(struct buffer *out, const struct manifest_object *m);
 t4_status cluster_decode(struct t4_slice text, struct cluster_object *c);
 t4_status lock_decode(struct t4_slice text, struct lock_object *l);
 t4_status manifest_decode(struct t4_slice text, struct manifest_object *m);
+
+void checkpoint_encode(struct buffer *out, const struct checkpoint_object *c);
+t4_status checkpoint_decode(struct t4_slice text, struct checkpoint_object *c);
+
+/* checkpoint/{term:010}/{revision:020}-{index:020}/manifest */
+#define CHECKPOINT_KEY_BYTES 80
+void checkpoint_key(char key[CHECKPOINT_KEY_BYTES], uint64_t term, int64_t revision,
+                    uint64_t index);
+bool checkpoint_key_parse(struct t4_slice key, uint64_t *term, int64_t *revision,
+                          uint64_t *index);
 
 #endif

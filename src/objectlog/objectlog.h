@@ -118,6 +118,18 @@ t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last,
                            uint64_t committed, struct t4_slice raw, struct error *error);
 
 /*
+ * The manifest, read again; and its CAS by the leader of `term`, *next being what was read with
+ * changes.  PRECONDITION: another term stands in it (this leader is deposed), or somebody was
+ * faster: objectlog_manifest() shows what is there.  Needs no take-over on this handle: the
+ * checkpointer has one of its own, and nobody else of its server writes the manifest while it
+ * runs.
+ */
+t4_status objectlog_refresh_manifest(struct objectlog *c, struct error *error);
+t4_status objectlog_write_manifest(struct objectlog *c, uint64_t term,
+                                   const struct manifest_object *next,
+                                   struct error *error);
+
+/*
  * CAS of the lock by its holder.  renew: only the counter grows (a lease renewal); `lease_ms`
  * 0 gives the lease back.  release: everything acknowledged is in the chain up to here.
  * PRECONDITION: deposed.

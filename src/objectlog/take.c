@@ -259,6 +259,33 @@ objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
     return T4_OK;
 }
 
+/* --- the leader's manifests ------------------------------------------------------------------ */
+
+t4_status
+objectlog_refresh_manifest(struct objectlog *c, struct error *error)
+{
+    t4_status status = objectlog_read_manifest(c, error);
+
+    return status == T4_E_NOTFOUND ? objectlog_damaged(MANIFEST_KEY, T4_E_CORRUPT, error)
+                                   : status;
+}
+
+t4_status
+objectlog_write_manifest(struct objectlog *c, uint64_t term,
+                         const struct manifest_object *next, struct error *error)
+{
+    t4_status status = T4_E_PRECONDITION;
+
+    if (c->manifest.term == term)
+        status = objectlog_swap_manifest(c, next, error);
+    if (status == T4_E_PRECONDITION)
+        error_set(error, T4_E_PRECONDITION,
+                  "the manifest of %s is of term %" PRIu64 ", not of ours (%" PRIu64
+                  "): another server leads",
+                  object_url(c->options.store), c->manifest.term, term);
+    return status;
+}
+
 /* --- the holder's changes -------------------------------------------------------------------------- */
 
 static t4_status
