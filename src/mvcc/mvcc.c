@@ -126,6 +126,7 @@ mvcc_open(const struct mvcc_options *options, struct mvcc **out, struct mvcc_sta
         return status;
     }
     mutex_init(&m->view_lock);
+    install_init(m);
     atomic_init(&m->flushed, state->flushed);
     atomic_init(&m->flushed_revision, state->revision);
     m->active = memtable_new(options->memtable_bytes, m->hash_seed);
@@ -166,6 +167,7 @@ mvcc_free(struct mvcc *m)
     buffer_free(&m->job.keys);
     buffer_free(&m->job.values);
     mem_free(m->job.op);
+    install_free(m);
     mutex_destroy(&m->view_lock);
     mem_free(m);
 }

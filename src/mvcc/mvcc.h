@@ -21,7 +21,8 @@
  *  (4) no slice of a flush or compaction splits the versions of one key, and compaction never
  *      runs between two slices of a flush (one that finds no space is given up before)
  *  (5) compaction removes only versions at or below the state at the flushed index; a
- *      tombstone goes only together with everything older of its key
+ *      tombstone goes only together with everything older of its key, and nothing while the
+ *      engine is being filled from a checkpoint
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -166,6 +167,51 @@ t4_status mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error);
 bool mvcc_has_work(struct mvcc *m);
 /* The last try to flush found no space (compactions may have succeeded since). */
 bool mvcc_flush_is_stuck(const struct mvcc *m);
+
+/* --- an engine that is filled from a checkpoint --------------------------------------------- */
+
+/*
+ * While it is: what the engine lacks is missing in ranges that somebody else knows of (hydrate/),
+ * who asks nobody to read there.  Flush goes on; compaction waits.  What was installed is known
+ * by a *mark*, one record of that somebody's, written together with the last slice of a piece.
+ */
+enum mvcc_mark { MVCC_MARK_KEEP, MVCC_MARK_PUT, MVCC_MARK_DELETE };
+
+/* Records on their way into the engine.  The caller's until handed over, and again in done(). */
+struct mvcc_piece {
+    struct buffer records; /* mvcc_piece_add() */
+    /* Asked by the engine thread just before the last slice is written: the mark from then on. */
+    enum mvcc_mark (*mark)(struct mvcc_piece *p, struct buffer *value);
+    /* All of it is in the engine.  On the engine thread, with no lock held. */
+    void (*done)(struct mvcc_piece *p);
+    size_t position; /* the rest is mvcc's */
+    struct mvcc_piece *next;
+};
+/* Records must come in ascending order; a key's versions must not be parted among pieces. */
+void mvcc_piece_add(struct mvcc_piece *p, struct t4_slice key, struct t4_slice value);
+
+/*
+ * Makes a new, empty engine one that holds the log up to state->flushed, with these records and
+ * mark.  Before anything else is done with m.  A crash leaves an engine that says it is empty:
+ * drop it.
+ */
+t4_status mvcc_seed(struct mvcc *m, const struct mvcc_state *state,
+                    const struct mvcc_piece *records, struct t4_slice mark,
+                    struct error *error);
+/* The engine's mark: appended to *out; NOTFOUND: it has none, it is complete. */
+t4_status mvcc_read_mark(struct mvcc *m, struct buffer *out, struct error *error);
+/*
+ * The engine is not complete.  holds(): is this key in a range that was installed?  Called on
+ * the engine thread.  Before that thread runs.
+ */
+void mvcc_hydrate(struct mvcc *m, bool (*holds)(void *arg, struct t4_slice ikey),
+                  void *arg);
+/* It is complete now.  Engine thread, from a piece's done(). */
+void mvcc_hydrated(struct mvcc *m);
+/* Queues a piece for mvcc_work(); any thread.  Wake the engine thread afterwards. */
+void mvcc_install(struct mvcc *m, struct mvcc_piece *p);
+/* Takes back what is queued and not begun; for stopping, when the engine thread has ended. */
+struct mvcc_piece *mvcc_take_pieces(struct mvcc *m);
 
 /* --- a memtable on its own (a transaction's overlay) --------------------------------------- */
 

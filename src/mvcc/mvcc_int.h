@@ -48,7 +48,35 @@ struct mvcc {
     _Atomic uint64_t frozen_bytes, active_bytes;
     _Atomic uint32_t frozen_count;
     struct mvcc_job job; /* [engine thread] */
+
+    /* install.c */
+    _Atomic bool incomplete; /* the engine is being filled from a checkpoint */
+    bool (*holds)(void *arg, struct t4_slice ikey);
+    void *holds_arg;
+    struct mutex pieces_lock;                 /* leaf */
+    struct mvcc_piece *pieces, **pieces_tail; /* [pieces_lock] the first may be begun */
 };
+
+/* work.c: a slice's operations */
+void mvcc_slice_clear(struct mvcc_job *job);
+bool mvcc_slice_full(const struct mvcc *m);
+void mvcc_slice_put(struct mvcc_job *job, struct t4_slice key, struct t4_slice value);
+void mvcc_slice_delete(struct mvcc_job *job, struct t4_slice key);
+t4_status mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error);
+
+/* install.c */
+void install_init(struct mvcc *m);
+void install_free(struct mvcc *m);
+bool install_is_due(struct mvcc *m);
+/* Writes one slice of the oldest piece. */
+t4_status install_slice(struct mvcc *m, struct error *error);
+/* Does the engine hold what is below this key's newest version? */
+static inline bool
+engine_holds(struct mvcc *m, struct t4_slice ikey)
+{
+    return !atomic_load_explicit(&m->incomplete, memory_order_acquire) ||
+           m->holds(m->holds_arg, ikey);
+}
 
 void memtable_unref(struct memtable *t);
 /* Replaces the view: adds `newest` in front (or NULL) and drops `gone` (or NULL). */

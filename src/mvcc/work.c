@@ -1,6 +1,6 @@
 /*
  * work.c - the engine thread's work: flushing memtables and removing what compaction allows,
- * one slice at a time.
+ * one slice at a time.  (Filling an engine from a checkpoint: install.c.)
  *
  * Why slices: one large engine transaction was measured to take 312 MB of memory and to stall
  * the log's fdatasync for 148 ms.  A crash between slices is harmless: replay inserts the same
@@ -8,7 +8,8 @@
  *
  * In the spaces 's' and 'l' only the newest version is ever read, so the flush of such a key
  * replaces what the engine holds of it, and its tombstone removes it; history is kept in space
- * 'k' only.  (Valid as long as the engine holds everything below the flushed index.)
+ * 'k' only.  (Where the engine does not hold everything below the flushed index yet, see
+ * install.c, the tombstone stays.)
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,8 +22,8 @@
 
 /* --- a slice's operations --------------------------------------------------------------- */
 
-static void
-slice_clear(struct mvcc_job *job)
+void
+mvcc_slice_clear(struct mvcc_job *job)
 {
     job->n_ops = 0;
     buffer_clear(&job->keys);
@@ -62,8 +63,19 @@ slice_put(struct mvcc_job *job, struct t4_slice ikey, const struct version *v)
     op->value.len = job->values.len - at;
 }
 
-static void
-slice_delete(struct mvcc_job *job, struct t4_slice encoded_key)
+void
+mvcc_slice_put(struct mvcc_job *job, struct t4_slice key, struct t4_slice value)
+{
+    struct t4_op *op = slice_add(job, T4_OP_PUT);
+
+    buffer_append_slice(&job->keys, key);
+    op->key.len = key.len;
+    buffer_append_slice(&job->values, value);
+    op->value.len = value.len;
+}
+
+void
+mvcc_slice_delete(struct mvcc_job *job, struct t4_slice encoded_key)
 {
     struct t4_op *op = slice_add(job, T4_OP_DELETE);
 
@@ -71,15 +83,15 @@ slice_delete(struct mvcc_job *job, struct t4_slice encoded_key)
     op->key.len = encoded_key.len;
 }
 
-static bool
-slice_full(const struct mvcc *m)
+bool
+mvcc_slice_full(const struct mvcc *m)
 {
     return m->job.n_ops >= m->options.flush_slice ||
            m->job.keys.len + m->job.values.len >= SLICE_BYTES;
 }
 
-static t4_status
-slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
+t4_status
+mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
 {
     struct mvcc_job *job = &m->job;
     t4_status status;
@@ -91,7 +103,7 @@ slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
     status = engine_write(m->options.engine, job->op, job->n_ops, flushed, error);
     if (status == T4_OK)
         status = engine_sync(m->options.engine, error);
-    slice_clear(job);
+    mvcc_slice_clear(job);
     return status;
 }
 
@@ -112,7 +124,7 @@ replace_in_engine(struct mvcc *m, struct t4_snap *snap, struct t4_slice ikey)
     prefix = slice_of(from.data, from.len - 8);
     status = engine_seek(m->options.engine, it, buffer_slice(&from), &key, &value);
     while (status == T4_OK && key.len == from.len && slice_has_prefix(key, prefix)) {
-        slice_delete(&m->job, key);
+        mvcc_slice_delete(&m->job, key);
         status = engine_next(m->options.engine, it, &key, &value);
     }
     engine_iter_end(m->options.engine, it);
@@ -132,7 +144,9 @@ flush_key(struct mvcc *m, struct t4_snap *snap, const struct memtable_key *k)
     if (ikey.data[0] != SPACE_KEYS) {
         t4_status status = replace_in_engine(m, snap, ikey);
 
-        if (status == T4_OK && !(v->v.flags & VERSION_TOMBSTONE))
+        /* A tombstone hides what is still to come from the checkpoint. */
+        if (status == T4_OK &&
+            (!(v->v.flags & VERSION_TOMBSTONE) || !engine_holds(m, ikey)))
             slice_put(&m->job, ikey, &v->v);
         return status;
     }
@@ -179,6 +193,8 @@ compaction_is_due(struct mvcc *m, int64_t *wanted)
     int64_t flushed = atomic_load(&m->flushed_revision);
 
     *wanted = atomic_load(&m->compact_wanted);
+    if (atomic_load(&m->incomplete)) /* what it must not bring back is not all here */
+        return false;
     if (m->job.flush_stuck && *wanted > flushed)
         *wanted = flushed;
     return *wanted > atomic_load(&m->compact_done) && *wanted <= flushed;
@@ -195,8 +211,8 @@ flush_slice(struct mvcc *m, struct error *error)
     int64_t wanted;
     t4_status status = engine_snap(m->options.engine, &snap);
 
-    slice_clear(job);
-    while (status == T4_OK && k != NULL && !slice_full(m)) {
+    mvcc_slice_clear(job);
+    while (status == T4_OK && k != NULL && !mvcc_slice_full(m)) {
         status = flush_key(m, snap, k);
         k = memtable_key_next(k);
     }
@@ -207,16 +223,14 @@ flush_slice(struct mvcc *m, struct error *error)
                          "cannot read the storage engine during a flush: %s",
                          status_text(status));
     if (k == NULL) {
-        struct t4_op *op = slice_add(job, T4_OP_PUT);
-        size_t at = job->values.len;
+        struct buffer state = {0};
 
-        buffer_append_slice(&job->keys, mvcc_state_key());
-        op->key.len = mvcc_state_key().len;
-        mvcc_state_encode(&job->values, m, t->last_index, t->last_revision, t->time_ms);
-        op->value.len = job->values.len - at;
+        mvcc_state_encode(&state, m, t->last_index, t->last_revision, t->time_ms);
+        mvcc_slice_put(job, mvcc_state_key(), buffer_slice(&state));
+        buffer_free(&state);
         flushed = t->last_index;
     }
-    status = slice_write(m, flushed, error);
+    status = mvcc_slice_write(m, flushed, error);
     job->flush_stuck = status == T4_E_NOSPACE;
     if (job->flush_stuck && compaction_is_due(m, &wanted)) {
         /* It may make room.  The flush is given up as by a crash and begins again later. */
@@ -263,9 +277,9 @@ doomed_delete(struct mvcc *m, struct doomed *d, struct t4_slice ikey, struct err
     while (status == T4_OK && d->n > 0) {
         buffer_clear(&key);
         record_key_encode(&key, ikey, d->stamp[--d->n]);
-        slice_delete(&m->job, buffer_slice(&key));
-        if (slice_full(m))
-            status = slice_write(m, mvcc_flushed_index(m), error);
+        mvcc_slice_delete(&m->job, buffer_slice(&key));
+        if (mvcc_slice_full(m))
+            status = mvcc_slice_write(m, mvcc_flushed_index(m), error);
     }
     buffer_free(&key);
     return status;
@@ -335,7 +349,7 @@ scan_slice(struct mvcc *m, struct compact_scan *s, bool *end, struct error *erro
             break;
         }
         /* Stop only between two keys: the next slice begins with a whole one. */
-        if ((seen >= COMPACT_SCAN || slice_full(m)) && s->ikey.len > 0) {
+        if ((seen >= COMPACT_SCAN || mvcc_slice_full(m)) && s->ikey.len > 0) {
             struct t4_slice ikey;
             uint64_t stamp;
 
@@ -366,7 +380,7 @@ compact_slice(struct mvcc *m, struct error *error)
     bool end = false;
     t4_status status;
 
-    slice_clear(&m->job);
+    mvcc_slice_clear(&m->job);
     status = scan_slice(m, &s, &end, error);
     if (status == T4_OK)
         status = doomed_delete(m, &s.doomed, buffer_slice(&s.ikey), error);
@@ -375,7 +389,7 @@ compact_slice(struct mvcc *m, struct error *error)
     if (s.snap != NULL)
         engine_snap_end(s.engine, s.snap);
     if (status == T4_OK && m->job.n_ops > 0)
-        status = slice_write(m, mvcc_flushed_index(m), error);
+        status = mvcc_slice_write(m, mvcc_flushed_index(m), error);
     buffer_free(&s.ikey);
     buffer_free(&s.scratch);
     mem_free(s.doomed.stamp);
@@ -417,7 +431,8 @@ mvcc_has_work(struct mvcc *m)
 {
     int64_t wanted;
 
-    return flush_is_due(m) || m->job.compacting || compaction_is_due(m, &wanted);
+    return flush_is_due(m) || m->job.compacting || install_is_due(m) ||
+           compaction_is_due(m, &wanted);
 }
 
 t4_status
@@ -441,6 +456,10 @@ mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error)
     }
     if (job->flushing != NULL)
         return flush_slice(m, error);
+    if (install_is_due(m)) {
+        *pause_ns /= 5;
+        return install_slice(m, error);
+    }
     job->compaction_next = false;
     if (!compact)
         return T4_E_NOTFOUND;
