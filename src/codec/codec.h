@@ -20,6 +20,14 @@ void sha256(struct t4_slice data, uint8_t digest[SHA256_BYTES]);
 void sha256_hex(const uint8_t digest[SHA256_BYTES], char text[2 * SHA256_BYTES + 1]);
 bool sha256_parse(const char *text, uint8_t digest[SHA256_BYTES]);
 
+/* SHA-256 of bytes that come in pieces.  A stream belongs to one thread at a time. */
+struct sha256_stream;
+struct sha256_stream *sha256_stream_new(void);
+void sha256_stream_free(struct sha256_stream *s); /* NULL is fine */
+void sha256_add(struct sha256_stream *s, struct t4_slice data);
+/* Of everything added since the last one; the stream begins anew. */
+void sha256_end(struct sha256_stream *s, uint8_t digest[SHA256_BYTES]);
+
 /* Appends the compressed form of `data` (zstd level 1). */
 void compress_append(struct buffer *out, struct t4_slice data);
 /*
