@@ -58,6 +58,8 @@ make_run(struct run_index *run, size_t n, bool long_keys, struct chance *c)
     }
     if (chance_below(c, 2) == 0)
         sst_filter_build(&filter, &run->filter);
+    if (chance_below(c, 2) == 0)
+        buffer_append(&run->system, "system records", 14);
     sst_filter_builder_free(&filter);
     buffer_free(&first);
     buffer_free(&last);
@@ -66,6 +68,7 @@ make_run(struct run_index *run, size_t n, bool long_keys, struct chance *c)
 static void
 assert_same_run(const struct run_index *a, const struct run_index *b)
 {
+    assert_true(slice_equal(buffer_slice(&a->system), buffer_slice(&b->system)));
     assert_int_equal(a->first_index, b->first_index);
     assert_int_equal(a->last_index, b->last_index);
     assert_int_equal(a->last_revision, b->last_revision);
@@ -125,7 +128,7 @@ test_empty_run(void **unused)
 
     (void)unused;
     run_index_encode(&object, &run);
-    assert_int_equal(object.len, 92);
+    assert_int_equal(object.len, 100);
     assert_int_equal(run_index_decode(buffer_slice(&object), &got, NULL), T4_OK);
     assert_same_run(&run, &got);
     run_find(&got, slice_str("k"), slice_str("z"), &from, &to);
@@ -337,7 +340,7 @@ test_every_flip_and_length_is_noticed(void **unused)
 static void
 test_lies_are_noticed(void **unused)
 {
-    enum { HEAD = 88, FILE = 120 };
+    enum { HEAD = 96, FILE = 120 };
     static const struct {
         size_t at, bytes;
         uint64_t value;
@@ -358,6 +361,7 @@ test_lies_are_noticed(void **unused)
         {72, 8, UINT64_C(1) << 40},      /* bounds that unpack to a terabyte */
         {72, 8, 3},                      /* to less than they are */
         {80, 8, UINT64_MAX},             /* bounds beyond everything */
+        {88, 8, UINT64_MAX},             /* system records beyond everything */
         {HEAD + 80, 8, 100},             /* an object of a footer only */
         {HEAD + 88, 8, 10},              /* too few bytes for the records */
         {HEAD + 96, 8, 0},               /* no records */

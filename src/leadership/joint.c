@@ -24,6 +24,8 @@
 
 #define APPEND_BYTES (4u << 20)
 #define REVISION_GAP (INT64_C(1) << 36)
+#define FAR_BEHIND                                                                       \
+    200000u /* entries: from there on a checkpoint is faster than the log */
 
 struct join {
     struct leadership *l;
@@ -32,6 +34,7 @@ struct join {
     bool wal_started;
     struct wal_group group;
     uint64_t appended;
+    bool rebased; /* begun from the newest checkpoint */
 };
 
 /* --- the local log -------------------------------------------------------------------------- */
@@ -374,12 +377,53 @@ settle(struct leadership *l, const struct joint *joint, struct error *error)
     return settle_rule(l, joint, error);
 }
 
-static void
-begin_reading(struct leadership *l)
+/* Where the directory knows that its log and the chain are the same; zeros: nowhere. */
+static struct chain_floor
+known_place(const struct leadership *l)
 {
+    struct chain_floor place = {0};
+
     if (l->memory.cluster_id == l->ids.cluster_id &&
         l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
-        objectlog_begin_at(l->chain, &l->memory.place);
+        place = l->memory.place;
+    /* Not in the memory before the log stands above it, too. */
+    return l->begun.last_index > place.last_index ? l->begun : place;
+}
+
+static bool
+is_listed(const struct manifest_object *m, uint64_t term, uint64_t index)
+{
+    for (uint32_t i = 0; i < m->n_checkpoints; i++)
+        if (m->checkpoint[i].term == term && m->checkpoint[i].index == index)
+            return true;
+    return false;
+}
+
+/* What the local log is to the store's history. */
+enum beginning {
+    BEGIN_BY_LOG,        /* read the chain from *place on */
+    BEGIN_BY_CHECKPOINT, /* the newest one, and the chain behind it */
+    BEGIN_UNPROVEN       /* the same, but a tail of ours cannot be compared any more */
+};
+
+static enum beginning
+choose_beginning(const struct leadership *l, struct chain_floor *place)
+{
+    const struct manifest_object *m = objectlog_manifest(l->chain);
+    bool behind, clean, readable;
+
+    *place = known_place(l);
+    if (m->n_checkpoints == 0)
+        return BEGIN_BY_LOG;
+    clean = place->last_index == l->local_end; /* nothing of ours above what is known */
+    behind = l->local_end < m->newest.index;
+    readable = place->next_slot >= m->archive.next_slot;
+    if (clean && l->base_index != 0 && !is_listed(m, l->base_term, l->base_index))
+        return BEGIN_BY_CHECKPOINT;
+    if (clean && behind &&
+        (l->local_end == 0 || !readable || m->newest.index - l->local_end > FAR_BEHIND))
+        return BEGIN_BY_CHECKPOINT;
+    return readable ? BEGIN_BY_LOG : BEGIN_UNPROVEN;
 }
 
 static t4_status
@@ -401,18 +445,66 @@ t4_status
 check_tail(struct leadership *l, struct error *error)
 {
     struct join j = {.l = l};
+    struct chain_floor place;
     struct objectlog_tail tail;
     t4_status status;
 
     if (l->memory.rule == RULE_OBJECT || l->options.discard_divergent_tail ||
         l->local_end == 0)
         return T4_OK;
-    begin_reading(l);
+    switch (choose_beginning(l, &place)) {
+    case BEGIN_BY_CHECKPOINT: return T4_OK;
+    case BEGIN_UNPROVEN: return refuse_tail(&j, place.last_index, error);
+    default: break;
+    }
+    objectlog_begin_at(l->chain, &place);
     status = objectlog_read(l->chain, look_at_entry, &j, &tail, error);
     wal_reader_close(j.local);
     if (status == T4_OK && l->local_end > tail.last_index && tail.foreign_fence)
         status = refuse_tail(&j, tail.last_index, error);
     return status;
+}
+
+/*
+ * Begins from the newest checkpoint.  The engine comes first: should the power fail here, the next
+ * start finds an engine ahead of its log, or a log without what lies below, never a hole that
+ * nothing explains.
+ */
+static t4_status
+rebase(struct join *j, struct error *error)
+{
+    struct leadership *l = j->l;
+    const struct checkpoint_object *c = &objectlog_manifest(l->chain)->newest;
+    t4_status status = l->options.rebase(l->options.arg, c, error);
+
+    if (status != T4_OK)
+        return status;
+    wal_skip(l->wal, c->index);
+    l->local_end = c->index;
+    l->revision = c->revision;
+    l->compacted = c->compacted;
+    l->time_ms = c->time_ms;
+    j->rebased = true;
+    l->begun = c->place;
+    l->base_term = c->term;
+    l->base_index = c->index;
+    objectlog_begin_at(l->chain, &c->place);
+    return T4_OK;
+}
+
+static t4_status
+begin_reading(struct join *j, struct error *error)
+{
+    struct leadership *l = j->l;
+    struct chain_floor place;
+    t4_status status = T4_OK;
+
+    switch (choose_beginning(l, &place)) {
+    case BEGIN_BY_LOG: objectlog_begin_at(l->chain, &place); return T4_OK;
+    case BEGIN_UNPROVEN: status = diverge(j, place.last_index, error); break;
+    default: break;
+    }
+    return status == T4_OK ? rebase(j, error) : status;
 }
 
 /* Reads the chain into the local log; *tail is where it ends. */
@@ -427,13 +519,14 @@ read_chain(struct join *j, struct objectlog_tail *tail, struct error *error)
         return T4_OK; /* the built-in store, before its first segment */
     if (objectlog_manifest(l->chain)->generation > j->generation)
         j->generation = objectlog_manifest(l->chain)->generation;
-    begin_reading(l);
-    status = objectlog_read(l->chain, on_entry, j, tail, error);
+    status = begin_reading(j, error);
+    if (status == T4_OK)
+        status = objectlog_read(l->chain, on_entry, j, tail, error);
     if (status == T4_OK)
         status = flush_group(j, error);
     if (status == T4_OK && l->local_end > tail->last_index && tail->foreign_fence)
         status = diverge(j, tail->last_index, error);
-    if (status == T4_OK && tail->segments == 0 && tail->last_index > 0) {
+    if (status == T4_OK && tail->segments == 0 && tail->last_index > 0 && !j->rebased) {
         struct newest newest = {l->revision, l->time_ms};
 
         status = newest_at(l, tail->last_index, &newest, error);

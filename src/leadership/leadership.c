@@ -182,6 +182,13 @@ store_main(void *arg)
 }
 
 void
+leadership_set_base(struct leadership *l, const struct checkpoint_object *c)
+{
+    l->base_term = c->term;
+    l->base_index = c->index;
+}
+
+void
 leadership_start(struct leadership *l, struct wal *wal,
                  const struct wal_recovered *recovered, bool whole)
 {

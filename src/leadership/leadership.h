@@ -69,6 +69,12 @@ struct leadership_options {
     /* All are called on the store thread, with no lock held. */
     void *arg;
     /*
+     * The local log lacks so much that this server begins from the newest checkpoint: its engine
+     * is to be made anew from it, before the log is started.  Then `acquired` follows.
+     */
+    t4_status (*rebase)(void *arg, const struct checkpoint_object *c,
+                        struct error *error);
+    /*
      * The term is ours, the log is joined and started.  Returning anything but OK ends the
      * leadership with `failed`.
      */
@@ -106,6 +112,11 @@ void leadership_set_ids(struct leadership *l, const struct leadership_ids *ids,
 /* The commit rule this directory last led by; 0: it never led. */
 enum commit_rule leadership_last_rule(const struct leadership *l);
 
+/*
+ * The engine was begun from this checkpoint and is not complete: it is of no use once the store
+ * does not list it any more.
+ */
+void leadership_set_base(struct leadership *l, const struct checkpoint_object *c);
 /*
  * Starts the store thread on a log that was opened and not started.  whole: nothing that was
  * looked at says that the log has lost its end.

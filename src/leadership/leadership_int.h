@@ -61,8 +61,10 @@ struct leadership {
     struct wal *wal;
     uint64_t local_end; /* [store thread] of the log at start, then as joined */
     bool log_is_whole;  /* it was found to hold everything this directory acknowledged */
-    uint64_t recovered_term; /* newest in the local log at start */
-    bool probed;             /* [store thread, or before it starts] in this process */
+    uint64_t recovered_term;  /* newest in the local log at start */
+    struct chain_floor begun; /* place of the checkpoint that this process began from */
+    uint64_t base_term, base_index; /* of the checkpoint that the engine needs; 0: none */
+    bool probed; /* [store thread, or before it starts] in this process */
 
     /* [store thread] the built-in store */
     uint64_t built_in_term; /* led by, also while it is not taken */

@@ -236,6 +236,8 @@ keep(struct node *n)
 
     if (n->lead != NULL)
         leadership_tick(n->lead);
+    if (n->hydration != NULL)
+        hydration_tick(n->hydration);
     if (!atomic_load(&n->leading))
         return SECOND / 4; /* the log may not be started, and no lease expires here */
 

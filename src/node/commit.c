@@ -434,6 +434,31 @@ wait_for_proof(struct node *n, struct node_request *r)
         refuse(n, r, ETCD_NO_LEADER);
 }
 
+static void
+range_came(struct hydration_wait *w, t4_status status)
+{
+    struct node_request *r = container_of(w, struct node_request, hydration);
+
+    if (status == T4_OK)
+        node_submit(r->node, r);
+    else
+        refuse(r->node, r, node_hydration_error(status));
+}
+
+/* True: the request waits for a part of the checkpoint, or was refused. */
+static bool
+must_hydrate(struct node *n, struct node_request *r)
+{
+    enum hydration_answer answer;
+
+    r->node = n;
+    r->hydration.done = range_came;
+    answer = base_request_ready(n, r);
+    if (answer == HYDRATION_REFUSED)
+        refuse(n, r, node_hydration_error(r->hydration.status));
+    return answer != HYDRATION_READY;
+}
+
 void
 node_submit(struct node *n, struct node_request *r)
 {
@@ -441,6 +466,8 @@ node_submit(struct node *n, struct node_request *r)
 
     r->next = NULL;
     chain_init(&r->response);
+    if (n->hydration != NULL && must_hydrate(n, r))
+        return;
     if (n->lead != NULL && needs_proof(r) && !leadership_is_proven(n->lead)) {
         wait_for_proof(n, r);
         return;

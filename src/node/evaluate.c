@@ -349,6 +349,8 @@ revoke(struct node *n, struct lease *l)
     struct mvcc_reader reader;
     enum etcd_error error;
 
+    if (!base_lease_ready(n, l->id))
+        return ETCD_NOT_HYDRATED;
     if (mvcc_read_begin(n->mvcc, &reader) != T4_OK)
         return ETCD_READ_FAILED;
     txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);

@@ -61,6 +61,28 @@ take_the_log(struct node *n, const struct leadership_acquired *a, struct error *
     return T4_OK;
 }
 
+/* Readers of what this server has now cannot be given another engine under their feet. */
+static t4_status
+on_rebase(void *arg, const struct checkpoint_object *c, struct error *error)
+{
+    struct node *n = arg;
+    t4_status status;
+
+    mutex_lock(&n->role);
+    if (n->hub == NULL) {
+        status = base_begin(n, c, error);
+    } else {
+        status =
+            error_set(error, T4_E_INTERNAL,
+                      "the object store has gone on so far without this server that it "
+                      "begins from the checkpoint at revision %" PRId64,
+                      c->revision);
+        error_hint(error, "start it again: it does so then");
+    }
+    mutex_unlock(&n->role);
+    return status;
+}
+
 static t4_status
 on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
 {
@@ -151,6 +173,7 @@ lead_identify(struct node *n, struct error *error)
         .built_in = o->store_is_built_in,
         .metrics = &n->metrics,
         .arg = n,
+        .rebase = on_rebase,
         .acquired = on_acquired,
         .uploaded = on_uploaded,
         .deposed = on_deposed,
@@ -187,6 +210,8 @@ lead_start(struct node *n, struct error *error)
     struct error why = {0};
     uint64_t wait_ns = n->was_fresh ? UINT64_MAX / 4 : n->options.store_grace_ns;
 
+    if (n->hydration != NULL)
+        leadership_set_base(n->lead, hydration_checkpoint(n->hydration));
     leadership_start(n->lead, n->wal, &n->recovered, !n->log_was_short);
     n->lead_started = true;
     leadership_wait(n->lead, wait_ns, NULL);

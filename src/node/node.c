@@ -122,6 +122,7 @@ release(struct node *n)
 {
     if (n->hub != NULL)
         watch_hub_free(n->hub);
+    base_free(n);
     leadership_free(n->lead);
     if (n->wal != NULL)
         wal_close(n->wal);
@@ -208,6 +209,7 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     start_hub(n);
     commit_start(n);
     background_start(n);
+    base_start(n);
     mutex_unlock(&n->role);
     *out = n;
     return T4_OK;
@@ -223,6 +225,7 @@ node_stop(struct node *n)
     background_stop(n);
     commit_stop(n);
     lead_stop(n);
+    base_stop(n);
     commit_refuse(n);
     background_refuse_compactions(n); /* the sync thread may just have released some */
     if (!atomic_exchange(&n->hub_stopped, true))
@@ -379,6 +382,9 @@ node_status(struct node *n, struct node_status *out)
     };
     if (n->lead != NULL)
         leadership_look(n->lead, &out->leadership);
+    out->began_from_checkpoint = n->hydration != NULL;
+    if (n->hydration != NULL)
+        hydration_look(n->hydration, &out->hydration);
 }
 
 bool

@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "env/env.h"
 #include "env/workers.h"
+#include "hydrate/hydrate.h"
 #include "leadership/leadership.h"
 #include "txn/request.h"
 #include "watch/watch.h"
@@ -140,6 +141,7 @@ struct node_request {
     uint64_t release_index, evaluated_ns;
     struct node *node;
     struct leadership_wait wait;
+    struct hydration_wait hydration;
 };
 
 /*
@@ -165,6 +167,17 @@ enum etcd_error node_range(struct node *n, const struct range_request *r,
 enum etcd_error node_txn_read_only(struct node *n, const struct txn_request *r,
                                    struct chain *out);
 
+/*
+ * Whether what is to be read is on this disk, or must be fetched from the checkpoint first.
+ * WAITS: w->done() tells when to ask again, or with what status it failed.  REFUSED: w->status.
+ * To be asked before the two functions above; node_submit() does so by itself.  Any thread.
+ */
+enum hydration_answer node_range_ready(struct node *n, const struct range_request *r,
+                                       struct hydration_wait *w);
+enum hydration_answer node_txn_ready(struct node *n, const struct txn_request *r,
+                                     struct hydration_wait *w);
+enum etcd_error node_hydration_error(t4_status status);
+
 struct workers *node_workers(struct node *n);
 struct watch_hub *node_watch_hub(struct node *n);
 struct metrics *node_metrics(struct node *n);
@@ -176,6 +189,8 @@ struct node_status {
     bool nospace, stopping;
     bool has_store, store_is_built_in;
     struct leadership_view leadership; /* with a store */
+    bool began_from_checkpoint; /* in this life, or before and not complete then: */
+    struct hydration_view hydration;
     const char *name, *advertise_urls; /* valid as long as the node */
     const char *engine_name;
 };

@@ -3,6 +3,7 @@
  *
  * identity.c  who this data directory is: lock, ids, copied-directory check
  * recover.c   engine and log -> evaluation state
+ * base.c      the checkpoint that the engine began with
  * commit.c    queue, commit role, sync thread, publication, release of answers
  * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
  * lead.c      the object store: identity from it, joining, commit by upload, being deposed
@@ -75,6 +76,8 @@ struct node {
         *role_worker; /* one thread, so that no long read keeps writes waiting */
     struct metrics metrics;
     _Atomic uint64_t term;
+
+    struct hydration *hydration; /* base.c; NULL: the engine holds everything */
 
     /* The object store; see lead.c.  Without one: lead NULL, leading from the start. */
     struct leadership *lead;
@@ -181,6 +184,26 @@ t4_status recover_more(struct node *n, uint64_t last, uint64_t commit,
                        struct error *error);
 /* Opens the storage engine, empty if `drop`.  node.c */
 t4_status node_open_engine(struct node *n, bool drop, struct error *error);
+
+/* Everything anew, with an empty engine; the log stays. */
+t4_status recover_without_engine(struct node *n, struct error *error);
+/* The engine was seeded with this checkpoint: takes its state over.  [role] */
+t4_status recover_at_checkpoint(struct node *n, const struct checkpoint_object *c,
+                                struct error *error);
+
+/* base.c */
+/* Drops the engine and begins from a checkpoint.  Before anything is served.  [role] */
+t4_status base_begin(struct node *n, const struct checkpoint_object *c,
+                     struct error *error);
+/* The engine may say that it is not complete yet. */
+t4_status base_resume(struct node *n, struct error *error);
+void base_start(struct node *n);
+void base_stop(struct node *n);
+void base_free(struct node *n);
+/* As node_range_ready(), for a request on its way to evaluation. */
+enum hydration_answer base_request_ready(struct node *n, struct node_request *r);
+/* Is everything here that the end of this lease needs?  If not, it is asked for.  [role] */
+bool base_lease_ready(struct node *n, int64_t id);
 
 /* lead.c */
 t4_status lead_identify(struct node *n, struct error *error);

@@ -244,20 +244,34 @@ open_versions(struct node *n, struct error *error)
     return status;
 }
 
-/* With a store the engine is a cache twice over: begin without it. */
-static t4_status
-begin_without_engine(struct node *n, struct error *error)
+t4_status
+recover_without_engine(struct node *n, struct error *error)
 {
     t4_status status;
 
-    wal_close(n->wal);
-    n->wal = NULL;
+    base_free(n);
     mvcc_free(n->mvcc);
     n->mvcc = NULL;
     lease_table_free(n->leases);
     n->leases = lease_table_new(n->identity.incarnation);
     status = node_open_engine(n, true, error);
     return status == T4_OK ? open_versions(n, error) : status;
+}
+
+t4_status
+recover_at_checkpoint(struct node *n, const struct checkpoint_object *c,
+                      struct error *error)
+{
+    t4_status status;
+
+    n->index = n->replayed = c->index;
+    n->revision = c->revision;
+    n->time_ms = c->time_ms;
+    n->compacted = -1;
+    status = read_system_space(n, error);
+    if (status == T4_OK)
+        mvcc_publish(n->mvcc, n->index, n->compacted);
+    return status;
 }
 
 /* How far the log is known to be committed before the store has been asked. */
@@ -281,14 +295,19 @@ node_recover(struct node *n, struct error *error)
     t4_status status = open_versions(n, error);
 
     if (status == T4_OK)
+        status = base_resume(n, error);
+    if (status == T4_OK)
         status = open_log(n, &recovered, error);
     if (status == T4_OK && recovered.last_index < n->index && n->lead != NULL) {
         LOG_WARN(
             "the local log ends before what the storage engine holds; beginning without "
             "the engine: log and object store bring everything back",
             NULL);
-        n->log_was_short = true;
-        status = begin_without_engine(n, error);
+        /* An engine that was just begun is ahead of a log that has not been started yet. */
+        n->log_was_short = n->hydration == NULL;
+        wal_close(n->wal);
+        n->wal = NULL;
+        status = recover_without_engine(n, error);
         if (status == T4_OK)
             status = open_log(n, &recovered, error);
     }

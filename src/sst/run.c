@@ -10,14 +10,15 @@
  *   40  u64      last revision · u64 compacted revision, both below 2^63
  *   56  u64      keys of the filter · u64 bytes of the filter (filter.c)
  *   72  u64      bytes of the bounds before packing · u64 packed
- *   88  for each file, 120 bytes:
+ *   88  u64      bytes of the system records, an SST (writer.c); 0: none
+ *   96  for each file, 120 bytes:
  *       32 bytes SHA-256 · 32 bytes SHA-256 of its raw records
  *       u64 term · u64 index of the checkpoint that first wrote it
  *       u64 bytes of the object · u64 raw bytes · u64 records
  *       u64 smallest stamp in space 'k' · u64 largest (both 0: no such record)
  *       then the bounds, packed: for each file varint length, smallest internal key,
  *       varint length, largest internal key
- *       then the filter, then u32 CRC-32C of everything before
+ *       then the filter, then the system records, then u32 CRC-32C of everything before
  *
  * Bounds are packed unless they would unpack to more than BOUNDS_FACTOR times their size, so that a
  * reader may refuse whoever claims more.
@@ -33,7 +34,7 @@
 
 #define RUN_MAGIC "t4run\r\n\032"
 #define RUN_FORMAT 1u
-#define HEAD_BYTES 88u
+#define HEAD_BYTES 96u
 #define FILE_BYTES 120u
 #define FLAG_BASE 1u
 #define BOUNDS_PLAIN 0u
@@ -74,6 +75,7 @@ run_index_free(struct run_index *run)
         mem_free((void *)run->sst[i].info.first.data);
     mem_free(run->sst);
     sst_filter_free(&run->filter);
+    buffer_free(&run->system);
     *run = (struct run_index){0};
 }
 
@@ -138,10 +140,12 @@ run_index_encode(struct buffer *out, const struct run_index *run)
     buffer_append_u64(out, run->filter.bits.len);
     buffer_append_u64(out, raw.len);
     buffer_append_u64(out, packed.len);
+    buffer_append_u64(out, run->system.len);
     for (size_t i = 0; i < run->n; i++)
         append_file(out, &run->sst[i]);
     buffer_append_slice(out, buffer_slice(&packed));
     buffer_append_slice(out, buffer_slice(&run->filter.bits));
+    buffer_append_slice(out, buffer_slice(&run->system));
     buffer_append_u32(out, crc32c(0, out->data + start, out->len - start));
     buffer_free(&raw);
     buffer_free(&packed);
@@ -153,7 +157,7 @@ run_index_encode(struct buffer *out, const struct run_index *run)
 struct head {
     uint8_t how;
     uint32_t files;
-    uint64_t raw_bounds, packed_bounds, filter_bytes;
+    uint64_t raw_bounds, packed_bounds, filter_bytes, system_bytes;
 };
 
 static t4_status
@@ -197,11 +201,13 @@ read_head(struct byte_reader *r, size_t rest, struct run_index *run, struct head
     h->filter_bytes = reader_u64(r);
     h->raw_bounds = reader_u64(r);
     h->packed_bounds = reader_u64(r);
+    h->system_bytes = reader_u64(r);
     if (run->first_index > run->last_index || revision > INT64_MAX ||
         compacted > INT64_MAX || h->files > rest / FILE_BYTES)
         return false;
     rest -= (size_t)h->files * FILE_BYTES;
-    if (h->filter_bytes > rest || h->packed_bounds != rest - h->filter_bytes ||
+    if (h->filter_bytes > rest || h->system_bytes > rest - h->filter_bytes ||
+        h->packed_bounds != rest - h->filter_bytes - h->system_bytes ||
         !sst_filter_size_valid(run->filter.keys, h->filter_bytes))
         return false;
     return h->how == BOUNDS_PLAIN ? h->raw_bounds == h->packed_bounds
@@ -262,6 +268,7 @@ read_parts(struct byte_reader *r, const struct head *h, struct run_index *run,
     t4_status status = T4_OK;
 
     buffer_append_slice(&run->filter.bits, reader_bytes(r, (size_t)h->filter_bytes));
+    buffer_append_slice(&run->system, reader_bytes(r, (size_t)h->system_bytes));
     if (h->how == BOUNDS_ZSTD) {
         if (!decompress_append(&unpacked, bounds, (size_t)h->raw_bounds))
             status = sst_damaged(error, "the bounds of the files do not decompress");

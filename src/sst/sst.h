@@ -216,6 +216,11 @@ struct run_index {
     struct run_sst *sst;
     size_t n, capacity;
     struct sst_filter filter; /* over all internal keys; zeros: none */
+    /*
+     * The records of space 's' (leases, settings), as an SST within this object: who begins from
+     * a checkpoint needs them before it can lead.  Empty: none.
+     */
+    struct buffer system;
 };
 
 /* Appends a file; the keys are copied.  INVALID: not above the one before it, or empty. */

@@ -504,6 +504,13 @@ wal_cut(struct wal *w, uint64_t index, struct error *error)
     return T4_OK;
 }
 
+void
+wal_skip(struct wal *w, uint64_t index)
+{
+    if (index > w->flushed)
+        w->flushed = index;
+}
+
 static t4_status
 recover(struct wal *w, wal_replay_fn *replay, void *arg, struct wal_recovered *found,
         struct error *error)

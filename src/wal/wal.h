@@ -81,6 +81,12 @@ t4_status wal_open(const struct wal_options *options, uint64_t flushed,
  */
 t4_status wal_cut(struct wal *w, uint64_t index, struct error *error);
 /*
+ * Between wal_open() and wal_start(): the log goes on above `index`, which is above its end:
+ * what lies between is elsewhere (a checkpoint).  From then on wal_open() must be told a
+ * `flushed` of at least `index`.
+ */
+void wal_skip(struct wal *w, uint64_t index);
+/*
  * Replays entries after+1 to last (written ones) with `replay`, through a reader.  Any thread.
  */
 t4_status wal_replay(struct wal *w, uint64_t after, uint64_t last, wal_replay_fn *replay,

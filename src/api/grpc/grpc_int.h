@@ -199,10 +199,11 @@ struct call {
     grpc_byte_buffer out;
     size_t out_bytes;
     struct job job;
-    bool object_durable;          /* t4-durability: object */
-    struct chain held;            /* a read that waits for the store */
-    struct leadership_wait proof; /* a read that waits for proven leadership ... */
-    void (*repeat)(struct job *); /* ... and is then made again */
+    bool object_durable; /* t4-durability: object */
+    struct chain held;   /* a read that waits for the store */
+    struct leadership_wait proof;
+    struct hydration_wait hydration; /* a read that waits for proven leadership ... */
+    void (*repeat)(struct job *);    /* ... and is then made again */
     uint32_t repeated;
     struct node_request node; /* what is with the node; also the txn of a read */
     struct range_request range;

@@ -112,6 +112,34 @@ finish_read(struct call *c, enum etcd_error e, struct chain *out, bool serializa
 }
 
 static void
+range_came(struct hydration_wait *w, t4_status status)
+{
+    struct call *c = container_of(w, struct call, hydration);
+
+    if (status == T4_OK)
+        call_on_worker(c, c->repeat);
+    else
+        refuse(c, node_hydration_error(status));
+}
+
+/* True: the call waits for a part of the checkpoint (and is made again then), or was refused. */
+static bool
+must_wait(struct call *c, const struct range_request *range,
+          const struct txn_request *txn, void (*repeat)(struct job *job))
+{
+    struct node *node = c->queue->api->node;
+    enum hydration_answer answer;
+
+    c->repeat = repeat;
+    c->hydration.done = range_came;
+    answer = range != NULL ? node_range_ready(node, range, &c->hydration)
+                           : node_txn_ready(node, txn, &c->hydration);
+    if (answer == HYDRATION_REFUSED)
+        refuse(c, node_hydration_error(c->hydration.status));
+    return answer != HYDRATION_READY;
+}
+
+static void
 range_on_worker(struct job *job)
 {
     struct call *c = call_of_job(job);
@@ -119,6 +147,8 @@ range_on_worker(struct job *job)
     bool too_long;
     enum etcd_error e;
 
+    if (must_wait(c, &c->range, NULL, range_on_worker))
+        return;
     chain_init(&out);
     e = node_range(c->queue->api->node, &c->range, 0, &too_long, &out);
     finish_read(c, e, &out, c->range.serializable, range_on_worker);
@@ -138,6 +168,8 @@ kv_range(struct call *c, const ProtobufCMessage *m)
         return;
     }
     c->range.serializable |= c->queue->api->options.serializable_reads;
+    if (must_wait(c, &c->range, NULL, range_on_worker))
+        return;
     chain_init(&out);
     e = node_range(c->queue->api->node, &c->range, INLINE_KEYS, &too_long, &out);
     if (too_long) {
@@ -156,6 +188,8 @@ read_txn(struct call *c)
     struct chain out;
     enum etcd_error e;
 
+    if (must_wait(c, NULL, &c->node.txn, read_txn_on_worker))
+        return;
     chain_init(&out);
     e = node_txn_read_only(c->queue->api->node, &c->node.txn, &out);
     finish_read(c, e, &out,
