@@ -465,7 +465,8 @@ load(struct hydration *h)
 static struct task *
 background_task(struct hydration *h)
 {
-    if (h->n_background >= (h->n_threads + 1) / 2 || h->installing > INSTALLING_MAX)
+    if (h->n_background >= (h->n_threads + 1) / 2 || h->installing > INSTALLING_MAX ||
+        h->options.only_asked)
         return NULL;
     for (; h->next < h->n_units; h->next++) {
         struct unit *u = &h->unit[h->next];

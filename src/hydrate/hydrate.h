@@ -39,6 +39,7 @@ struct hydration_options {
     struct mvcc *mvcc;
     uint64_t timeout_ns; /* of one request to the store */
     uint32_t threads;    /* requests to the store at once */
+    bool only_asked;     /* no background: for tests */
     struct metrics *metrics;
     void *arg;
     void (*poke)(void *arg);     /* wakes the engine thread */
