@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/encode.h"
 #include "base/memory.h"
 #include "base/slice.h"
 #include "object/object_int.h"
@@ -98,31 +99,6 @@ report(const struct object_store *s, struct error *error, t4_status status,
 }
 
 /* --- bounds ------------------------------------------------------------------------- */
-
-/* Length of the well-formed UTF-8 sequence at p, 0 if there is none. */
-static size_t
-utf8_length(const uint8_t *p, size_t n)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = p[0] < 0x80   ? 1
-                    : p[0] < 0xc2 ? 0
-                    : p[0] < 0xe0 ? 2
-                    : p[0] < 0xf0 ? 3
-                                  : 4;
-    uint32_t c = p[0];
-
-    if (length <= 1)
-        return length;
-    if (length > n || p[0] > 0xf4)
-        return 0;
-    c &= 0xffu >> (length + 1);
-    for (size_t i = 1; i < length; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    return c < least[length] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : length;
-}
 
 /* `part`: a prefix or an `after`, which may be empty and end amid a character. */
 static t4_status

@@ -19,7 +19,6 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <inttypes.h>
-#include <stdlib.h>
 
 #include "base/memory.h"
 #include "fmt/entry.h"
@@ -46,53 +45,25 @@ struct scan {
 
 /* --- which files there are --- */
 
-struct names {
-    uint64_t *numbers;
-    size_t count, capacity;
-};
-
-static void
-take_name(void *arg, const char *name)
-{
-    struct names *n = arg;
-    uint64_t number;
-
-    if (!segment_name_parse(name, &number))
-        return;
-    if (n->count == n->capacity) {
-        n->capacity = n->capacity * 2 + 16;
-        n->numbers = mem_realloc(n->numbers, n->capacity * sizeof *n->numbers);
-    }
-    n->numbers[n->count++] = number;
-}
-
-static int
-compare_numbers(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
 static t4_status
-load_segments(struct wal *w, const struct names *n, struct error *error)
+load_segments(struct wal *w, const uint64_t *numbers, size_t count, struct error *error)
 {
     char path[PATH_BYTES];
 
-    w->capacity = n->count;
-    w->segments = mem_zalloc(n->count * sizeof(struct segment *));
-    for (size_t i = 0; i < n->count; i++) {
+    w->capacity = count;
+    w->segments = mem_zalloc(count * sizeof(struct segment *));
+    for (size_t i = 0; i < count; i++) {
         t4_status status;
 
-        if (i > 0 && n->numbers[i] != n->numbers[i - 1] + 1) {
-            segment_path(w, n->numbers[i - 1] + 1, path);
+        if (i > 0 && numbers[i] != numbers[i - 1] + 1) {
+            segment_path(w, numbers[i - 1] + 1, path);
             status = error_set(
                 error, T4_E_CORRUPT,
                 "segment %s of the log is missing, although later ones exist", path);
             error_hint(error, RESTORE_HINT);
             return status;
         }
-        status = segment_load(w, n->numbers[i], &w->segments[i], error);
+        status = segment_load(w, numbers[i], &w->segments[i], error);
         if (status != T4_OK)
             return status;
         w->count++;
@@ -103,18 +74,15 @@ load_segments(struct wal *w, const struct names *n, struct error *error)
 static t4_status
 find_segments(struct wal *w, struct error *error)
 {
-    struct names n = {0};
-    t4_status status;
+    uint64_t *numbers;
+    size_t count;
+    t4_status status = segment_numbers(w, &numbers, &count, error);
 
-    status = w->env->list(w->env->state, w->options.dir, take_name, &n, error);
     if (status == T4_E_NOTFOUND)
         status = T4_OK;
-    if (n.count > 0) {
-        qsort(n.numbers, n.count, sizeof *n.numbers, compare_numbers);
-        if (status == T4_OK)
-            status = load_segments(w, &n, error);
-    }
-    mem_free(n.numbers);
+    if (status == T4_OK && count > 0)
+        status = load_segments(w, numbers, count, error);
+    mem_free(numbers);
     return status;
 }
 

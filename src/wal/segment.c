@@ -17,6 +17,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/memory.h"
 #include "wal/wal_int.h"
@@ -72,6 +73,48 @@ segment_name_parse(const char *name, uint64_t *number)
     return true;
 }
 
+struct names {
+    uint64_t *numbers;
+    size_t count, capacity;
+};
+
+static void
+take_name(void *arg, const char *name)
+{
+    struct names *n = arg;
+    uint64_t number;
+
+    if (!segment_name_parse(name, &number))
+        return;
+    if (n->count == n->capacity) {
+        n->capacity = n->capacity * 2 + 16;
+        n->numbers = mem_realloc(n->numbers, n->capacity * sizeof *n->numbers);
+    }
+    n->numbers[n->count++] = number;
+}
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+t4_status
+segment_numbers(const struct wal *w, uint64_t **numbers, size_t *count,
+                struct error *error)
+{
+    struct names n = {0};
+    t4_status status = w->env->list(w->env->state, w->options.dir, take_name, &n, error);
+
+    if (n.count > 0)
+        qsort(n.numbers, n.count, sizeof *n.numbers, compare_numbers);
+    *numbers = n.numbers;
+    *count = n.count;
+    return status;
+}
+
 void
 points_add(struct points *p, uint64_t offset, uint64_t index, int64_t revision)
 {
@@ -99,7 +142,8 @@ check_header(const struct wal *w, const struct segment_header *h, uint64_t numbe
 {
     t4_status status;
 
-    if (h->cluster_id != w->options.cluster_id || h->lineage != w->options.lineage) {
+    if (!w->any_identity &&
+        (h->cluster_id != w->options.cluster_id || h->lineage != w->options.lineage)) {
         status = error_set(
             error, T4_E_INVALID,
             "it belongs to cluster %016" PRIx64 ", lineage %016" PRIx64

@@ -194,4 +194,28 @@ t4_status wal_reader_next(struct wal_reader *r, uint64_t limit, uint64_t *index,
                           struct t4_slice *entry, struct error *error);
 void wal_reader_close(struct wal_reader *r);
 
+/*
+ * What there is to say of a log besides its entries.  damage: something that was durable cannot
+ * be read.  Else: a torn tail, or entries that never were in this log.
+ */
+typedef void wal_remark_fn(void *arg, bool damage, const struct error *what);
+
+struct wal_inspection {
+    uint64_t first_index, last_index; /* of the entries that can be read; 0: none */
+    uint64_t damaged;                 /* remarks with `damage` */
+};
+
+/*
+ * Shows the log in `dir` to a person, whatever state it is in: entries `from` to `to`, in order,
+ * of any cluster.  Damage is remarked and what can be read behind it is given all the same; a torn
+ * tail is not.  All remarks but those of a disk that begins to fail come before the first entry.
+ * Opens files for reading only, creates, locks and syncs nothing, and may run beside the server
+ * that writes the log: it then shows the log as it was at some moment of the call.
+ *
+ * Errors: NOTFOUND: there is no such directory; IO: it cannot be listed; and take's own.
+ */
+t4_status wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
+                      wal_replay_fn *take, wal_remark_fn *remark, void *arg,
+                      struct wal_inspection *found, struct error *error);
+
 #endif

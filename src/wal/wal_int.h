@@ -7,6 +7,7 @@
  * append.c   wal_start(), groups, writing, syncing, marks
  * space.c    promises, the segment ahead, the reserve file, NOSPACE
  * reader.c   reading entries back, by revision
+ * inspect.c  wal_inspect(): a look at the files for people, whatever state they are in
  *
  * Lock order: create_lock before lock.  No I/O is done with `lock` held.
  *
@@ -129,6 +130,7 @@ struct part {
 struct wal {
     struct wal_options options; /* [const] dir is our copy */
     struct env *env;            /* [const] */
+    bool any_identity;          /* [const] segments of any cluster are taken: inspect.c */
 
     struct mutex create_lock; /* held while a segment or the reserve file is being made */
     struct mutex lock;        /* leaf */
@@ -173,6 +175,12 @@ void wal_path(const struct wal *w, char *path, const char *name);
 void segment_path(const struct wal *w, uint64_t number, char *path);
 /* Parses the name of a segment file. */
 bool segment_name_parse(const char *name, uint64_t *number);
+/*
+ * The numbers of the segment files that there are, ascending; the caller frees them.  NOTFOUND:
+ * there is no such directory.
+ */
+t4_status segment_numbers(const struct wal *w, uint64_t **numbers, size_t *count,
+                          struct error *error);
 void segment_free(struct wal *w, struct segment *s);
 /* Reads header block and first frame of an existing file.  The file is not kept open. */
 t4_status segment_load(struct wal *w, uint64_t number, struct segment **out,

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "api/grpc/grpc_int.h"
+#include "base/encode.h"
 #include "base/memory.h"
 #include "pb/etcd/rpc.pb-c.h"
 
@@ -251,45 +252,6 @@ decode_txn(const ProtobufCMessage *message, struct arena *arena, struct txn_requ
 }
 
 /* --- metadata ------------------------------------------------------------------------------- */
-
-/* Well-formed UTF-8: no overlong forms, no surrogates, nothing past U+10FFFF. */
-static bool
-utf8_valid(struct t4_slice s)
-{
-    size_t i = 0;
-
-    while (i < s.len) {
-        uint8_t c = s.data[i++], low = 0x80, high = 0xbf;
-        unsigned more;
-
-        if (c < 0x80)
-            continue;
-        if (c >= 0xc2 && c <= 0xdf)
-            more = 1;
-        else if (c >= 0xe0 && c <= 0xef)
-            more = 2;
-        else if (c >= 0xf0 && c <= 0xf4)
-            more = 3;
-        else
-            return false;
-        if (c == 0xe0)
-            low = 0xa0;
-        else if (c == 0xed)
-            high = 0x9f;
-        else if (c == 0xf0)
-            low = 0x90;
-        else if (c == 0xf4)
-            high = 0x8f;
-        for (; more > 0; more--) {
-            if (i == s.len || s.data[i] < low || s.data[i] > high)
-                return false;
-            i++;
-            low = 0x80;
-            high = 0xbf;
-        }
-    }
-    return true;
-}
 
 static struct t4_slice
 slice_of_core(const grpc_slice *s)
