@@ -2,6 +2,8 @@
  * main.c - the program t4: its commands.
  *
  *   t4 run       serves (run.c)
+ *   t4 status    says what a store or a server holds (status_command.c)
+ *   t4 wal       shows the local log (wal_command.c)
  *   t4 plugin    lists and checks plugins (plugin_command.c)
  *   t4 version   says what this build is made of
  *   t4 help      says what there is
@@ -20,6 +22,7 @@
 #include "server/plugin_command.h"
 #include "server/run.h"
 #include "server/status_command.h"
+#include "server/wal_command.h"
 
 extern char **environ;
 
@@ -30,6 +33,7 @@ static const char usage[] =
     "\n"
     "  run            serve one data directory to etcd clients\n"
     "  status         what an object store holds, or a server says of itself\n"
+    "  wal            show what the log in a data directory holds (t4 wal export)\n"
     "  plugin         list plugins, or check one (t4 plugin check)\n"
     "  version        print the version and what this build is made of\n"
     "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
@@ -70,13 +74,17 @@ help(int argc, char *const *argv)
         status_command_help(stdout);
         return EXIT_OK;
     }
+    if (strcmp(argv[0], "wal") == 0 && argc == 1) {
+        wal_command_help(stdout);
+        return EXIT_OK;
+    }
     if (strcmp(argv[0], "plugin") == 0 && argc == 1) {
         plugin_command_help(stdout);
         return EXIT_OK;
     }
     fprintf(stderr,
             "t4 help: there is no help about \"%.64s\"\n  write t4 help, t4 help run, "
-            "t4 help status or t4 help plugin\n",
+            "t4 help status, t4 help wal or t4 help plugin\n",
             argv[argc - 1]);
     return EXIT_USAGE;
 }
@@ -121,6 +129,8 @@ dispatch(int argc, char *const *argv)
         return server_run(rest, argv + 2, environ);
     if (strcmp(command, "status") == 0)
         return status_command(rest, argv + 2, environ);
+    if (strcmp(command, "wal") == 0)
+        return wal_command(rest, argv + 2, environ);
     if (strcmp(command, "plugin") == 0)
         return plugin_command(rest, argv + 2);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {

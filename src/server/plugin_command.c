@@ -19,6 +19,7 @@
 #include "env/env.h"
 #include "plugin/plugin.h"
 #include "server/run.h"
+#include "server/values.h"
 
 #define MAX_SETTINGS 256
 #define MAX_PLUGINS 1024
@@ -78,21 +79,6 @@ refuse(const char *what, const char *word, const char *hint)
 
 /* --- flags -------------------------------------------------------------------------- */
 
-/* "--name=value", "--name value"; moves *i on for the latter.  NULL: another flag. */
-static const char *
-value_of(const char *name, int argc, char *const *argv, int *i)
-{
-    size_t n = strlen(name);
-
-    if (strncmp(argv[*i], name, n) != 0)
-        return NULL;
-    if (argv[*i][n] == '=')
-        return argv[*i] + n + 1;
-    if (argv[*i][n] != '\0')
-        return NULL;
-    return *i + 1 < argc ? argv[++*i] : "";
-}
-
 /* The first line of a file, so that a secret need not stand on the command line. */
 static char *
 read_line(const char *path)
@@ -151,19 +137,19 @@ read_words(struct words *w, bool check, int argc, char *const *argv)
         const char *value;
         char *end;
 
-        if ((value = value_of("--plugin-dir", argc, argv, &i)) != NULL) {
+        if ((value = flag_value("--plugin-dir", argc, argv, &i)) != NULL) {
             if (value[0] == '\0')
                 return refuse("a folder is missing behind", "--plugin-dir",
                               "write --plugin-dir=DIR");
             w->plugin_dir = value;
         } else if (strcmp(argv[i], "--help") == 0) {
             w->help = true;
-        } else if (check && (value = value_of("--set", argc, argv, &i)) != NULL) {
+        } else if (check && (value = flag_value("--set", argc, argv, &i)) != NULL) {
             int status = add_setting(w, value);
 
             if (status != EXIT_OK)
                 return status;
-        } else if (check && (value = value_of("--rounds", argc, argv, &i)) != NULL) {
+        } else if (check && (value = flag_value("--rounds", argc, argv, &i)) != NULL) {
             unsigned long n = strtoul(value, &end, 10);
 
             if (value[0] < '0' || value[0] > '9' || *end != '\0' || n < 1 || n > 100000)

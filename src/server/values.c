@@ -12,6 +12,20 @@
 #include <string.h>
 #include <sys/un.h>
 
+const char *
+flag_value(const char *name, int argc, char *const *argv, int *i)
+{
+    size_t n = strlen(name);
+
+    if (strncmp(argv[*i], name, n) != 0)
+        return NULL;
+    if (argv[*i][n] == '=')
+        return argv[*i] + n + 1;
+    if (argv[*i][n] != '\0')
+        return NULL;
+    return *i + 1 < argc ? argv[++*i] : "";
+}
+
 struct unit {
     const char *name;
     int64_t factor;

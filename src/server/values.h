@@ -1,5 +1,5 @@
 /*
- * values.h - reading and writing the values of flags: sizes, durations, addresses.
+ * values.h - reading and writing flags' values: numbers, sizes, durations, addresses.
  *
  * Pure functions; any thread.
  *
@@ -11,6 +11,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/*
+ * The value of the flag `name` ("--name") if argv[*i] is that one: behind its "=", or the next
+ * word, to which *i is moved on.  NULL: argv[*i] is another flag; "": the value is missing.
+ */
+const char *flag_value(const char *name, int argc, char *const *argv, int *i);
 
 /*
  * Each returns true and sets *out when all of `text` is such a value; false when it is
