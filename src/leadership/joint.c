@@ -124,7 +124,10 @@ note_tail_entry(void *arg, uint64_t index, struct t4_slice bytes, struct error *
     return status;
 }
 
-/* Keeps the entries behind `keep` in a file: each with its length before it, u32. */
+/*
+ * Keeps the entries behind `keep` in a file: each with its length before it, u32.
+ * `t4 wal export --file` reads it (server/wal_command.c).
+ */
 static t4_status
 save_aside(struct join *j, uint64_t keep, struct tail_facts *f, char *path, size_t size,
            struct error *error)
@@ -170,7 +173,9 @@ refuse_tail(struct join *j, uint64_t keep, struct error *error)
         error,
         "another server took over meanwhile.  Keep a copy of the directory if they "
         "matter; --discard-divergent-tail saves them to a file there and goes on "
-        "with the store's history");
+        "with the store's history.  To see them: t4 wal export --data-dir=%s "
+        "--from=%" PRIu64,
+        l->data_dir, keep + 1);
 }
 
 /* The local log goes on at keep + 1 with what the chain says. */
