@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "base/crc32c.h"
+#include "base/encode.h"
 #include "base/memory.h"
 #include "fmt/entry.h"
 #include "fmt/record.h"
@@ -400,6 +401,52 @@ record_value_round_trip(void **state)
     buffer_free(&bytes);
 }
 
+static void
+base64_vectors_of_rfc_4648(void **state)
+{
+    static const char *const pairs[][2] = {
+        {"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+        {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xfb\xff", "+/8="}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        struct buffer b = {0};
+
+        base64_append(&b, slice_str(pairs[i][0]));
+        buffer_append_u8(&b, '\0');
+        assert_string_equal((char *)b.data, pairs[i][1]);
+        buffer_free(&b);
+    }
+}
+
+static void
+utf8_is_told_from_other_bytes(void **state)
+{
+    static const char *const good[] = {"",
+                                       "a\x7f",
+                                       "\xc2\x80",
+                                       "\xdf\xbf\xe0\xa0\x80",
+                                       "\xed\x9f\xbf\xee\x80\x80",
+                                       "\xf0\x90\x80\x80",
+                                       "\xf4\x8f\xbf\xbf"};
+    static const char *const bad[] = {"\x80",
+                                      "\xc1\x81",
+                                      "\xc2",
+                                      "\xc2\x41",
+                                      "\xe0\x9f\xbf",
+                                      "\xed\xa0\x80",
+                                      "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "ok\xe2\x82"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_true(utf8_valid(slice_str(good[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(utf8_valid(slice_str(bad[i])));
+}
+
 int
 main(void)
 {
@@ -413,6 +460,8 @@ main(void)
         cmocka_unit_test(record_key_order),
         cmocka_unit_test(damaged_record_keys),
         cmocka_unit_test(record_value_round_trip),
+        cmocka_unit_test(base64_vectors_of_rfc_4648),
+        cmocka_unit_test(utf8_is_told_from_other_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
