@@ -11,68 +11,15 @@ SPDX-License-Identifier: Apache-2.0
 
 import os
 import sys
-import time
-import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+from diskfault import FULL, Disk, error_of, lost, put_until_refused  # noqa: E402
+from storetest import metric, until  # noqa: E402
 
 TAP = t4test.Tap()
-FULL = "etcdserver: mvcc: database space exceeded"
-
-
-class Disk:
-    """The control file of regress/preload/disk_fault.c."""
-
-    def __init__(self, server):
-        self.path = os.path.join(server.directory, "disk")
-        preload = os.path.join(t4test.BUILD_DIR, "regress", "preload", "disk_fault.so")
-        before = os.environ.get("LD_PRELOAD", "")
-        server.environment.update(LD_PRELOAD=(before + " " + preload).strip(),
-                                  T4_FAULT_DIR=server.data_dir, T4_FAULT_CONTROL=self.path)
-
-    def says(self, text):
-        with open(self.path + ".new", "w") as out:
-            out.write(text)
-        os.rename(self.path + ".new", self.path)
-
-    def good(self):
-        os.unlink(self.path)
-
-
-def error_of(call):
-    import grpc
-    try:
-        call()
-    except grpc.RpcError as error:
-        return error
-    return None
-
-
-def metric(server, name):
-    with urllib.request.urlopen("http://%s/metrics" % server.metrics_address) as page:
-        for line in page.read().decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[1])
-    return None
-
-
-def put_until_refused(client, stored, most=400):
-    """Puts of 50 kB; returns the error that ends them, None if none came."""
-    for i in range(most):
-        key, value = b"key-%d" % len(stored), os.urandom(25000).hex().encode()
-        error = error_of(lambda: client.put(key, value))
-        if error is not None:
-            return error
-        stored[key] = value
-    return None
-
-
-def lost(client, stored):
-    return [key for key, value in stored.items()
-            if [kv.value for kv in client.range(key).kvs] != [value]]
 
 
 def full_disk():
@@ -85,9 +32,7 @@ def full_disk():
         client.put(b"before", b"x")
         # The reserve is made in the background; without it the disk counts as full at once.
         reserve = os.path.join(server.data_dir, "wal", "reserve")
-        deadline = time.monotonic() + 60
-        while not os.path.exists(reserve) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: os.path.exists(reserve))
         disk.says("free 3000000")
         error = put_until_refused(client, stored)
         TAP.equal(error and error.details(), FULL, "puts are refused when the disk is full")
@@ -108,13 +53,11 @@ def full_disk():
         TAP.equal(lost(client, stored), [], "kill -9 on the full disk loses nothing")
         TAP.equal(client.range(key).count, 0, "and the delete stays")
         disk.good()
-        deadline = time.monotonic() + 60
-        while error_of(lambda: client.put(b"after", b"y")) and time.monotonic() < deadline:
-            time.sleep(0.05)  # the alarm clears at the keeper's next attempt
+        # The alarm clears at the keeper's next attempt.
+        until(lambda: error_of(lambda: client.put(b"after", b"y")) is None)
         TAP.equal(client.range(b"after").count, 1, "with space again the alarm clears by itself")
-        while metric(server, "t4_nospace") != 0.0 and time.monotonic() < deadline:
-            time.sleep(0.05)  # it is set a moment after the alarm is cleared
-        TAP.equal(metric(server, "t4_nospace"), 0.0, "the metric is 0")
+        # The metric is set a moment after the alarm is cleared.
+        TAP.ok(until(lambda: metric(server, "t4_nospace") == 0.0), "the metric is 0")
         TAP.equal(server.stop(), 0, "clean stop")
         client.close()
 

@@ -50,12 +50,17 @@ leadership_pause(struct leadership *l, uint64_t ns, struct error *error)
 void
 leadership_note_degraded(struct leadership *l, const char *why)
 {
+    bool before;
+
     mutex_lock(&l->lock);
+    before = l->degraded;
     l->degraded = why != NULL;
     snprintf(l->degraded_why, sizeof l->degraded_why, "%s", why != NULL ? why : "");
     condition_broadcast(&l->changed);
     mutex_unlock(&l->lock);
     metric_set(l->options.metrics, METRIC_STORE_DEGRADED, why != NULL);
+    if (before == (why != NULL))
+        return; /* /status shows the newest reason; the log has the first */
     if (why != NULL)
         LOG_WARN("the object store does not answer as it should; going on trying",
                  "reason", why, NULL);

@@ -39,7 +39,7 @@ struct objectlog_options {
     uint64_t lease_ms;          /* leadership lease to write into the lock; 0: none */
     uint64_t timeout_ns;        /* of one request */
     uint64_t first_pause_ns;    /* before the second try, then doubled; 0: 50 ms */
-    /* Called when the store answers again after failures, or stops doing so (why != NULL). */
+    /* Called at each failure, with the reason, and when the store answers again (NULL). */
     void (*degraded)(void *arg, const char *why);
     void *degraded_arg;
 };

@@ -27,7 +27,7 @@ note(struct objectlog *c, const struct error *error)
 {
     const char *why = error != NULL ? error->message : NULL;
 
-    if (c->options.degraded != NULL && c->is_degraded != (why != NULL))
+    if (c->options.degraded != NULL && (why != NULL || c->is_degraded))
         c->options.degraded(c->options.degraded_arg, why);
     c->is_degraded = why != NULL;
 }
