@@ -53,14 +53,16 @@ class Versitygw(gcs_servers.Process):
         self.sidecar = os.path.join(self.directory, "sidecar")
         os.mkdir(self.sidecar)
         self.certificate = certificate
+        self.keys = (ID, SECRET)  # that it takes; a change counts from the next start on
         self.scheme = "https" if certificate else "http"
         self.url = "%s://%s" % (self.scheme, self.address)
 
     def argv(self):
         tls = ["--cert", self.certificate[0], "--key", self.certificate[1]] \
             if self.certificate else []
-        return ["env", "ROOT_ACCESS_KEY=" + ID, "ROOT_SECRET_KEY=" + SECRET, self.path, "--quiet",
-                "--port", self.address] + tls + ["posix", "--sidecar", self.sidecar, self.files]
+        return ["env", "ROOT_ACCESS_KEY=" + self.keys[0], "ROOT_SECRET_KEY=" + self.keys[1],
+                self.path, "--quiet", "--port", self.address] + tls + [
+                    "posix", "--sidecar", self.sidecar, self.files]
 
     def make_bucket(self, name):
         os.mkdir(os.path.join(self.files, name))

@@ -4,7 +4,7 @@
 Load by several clients, kill -9, the data directory removed, start with --take-over-now: every
 acknowledged write is there, with its revision; over a directory, S3 and Google Cloud Storage.
 A second server on the prefix fences the first.  Outages in both modes, a restart in an outage,
-old disks that return, copied directories, stores that were set back.
+keys that are withdrawn, old disks that return, copied directories, stores that were set back.
 T4_DURABILITY_ROUNDS (2) rounds for each kind of store; T4_OUTAGE_SECONDS (6) the outages' length
 (make check-outage: two minutes).
 
@@ -226,6 +226,80 @@ def refusals_in_between(store):
                    instance.log_tail())
         client.close()
         TAP.equal(instance.stop(), 0, "a clean stop after all of them")
+
+
+def invalid_keys():
+    """Keys that are withdrawn, a session that ends, while the server runs."""
+    import object_servers
+    if os.path.exists(object_servers.Versitygw.path):
+        with S3Store() as store:
+            gateway, good = store.server, store.server.keys
+
+            def restart(keys):
+                gateway.kill()
+                gateway.keys = keys
+                gateway.start()
+            # First nobody is there, then somebody who knows no such keys: the newest reason counts.
+            withdrawn(store, "withdrawn keys", "XAdminUserNotFound", gateway.kill,
+                      lambda: restart(("somebody", "else/0123456789")), lambda: restart(good))
+            withdrawn(store, "a new secret", "SignatureDoesNotMatch",
+                      lambda: restart((good[0], "other/0123456789")), lambda: None,
+                      lambda: restart(good))
+    else:
+        TAP.skip("no versitygw here; regress/object-servers/build makes it")
+    with object_servers.Amazon() as amazon, AmazonStore(amazon) as store:
+        expired = amazon.status(403, "ExpiredToken", "The provided token has expired.")
+        withdrawn(store, "a session that has ended", "ExpiredToken",
+                  lambda: amazon.rule("", expired, 1 << 30), lambda: None, amazon.clear)
+
+
+class AmazonStore(storetest.Store):
+    """s3:// with temporary credentials, on an Amazon of our own."""
+
+    def __init__(self, amazon):
+        super().__init__("s3://bucket/some/prefix",
+                         ["s3.endpoint=" + amazon.url, "s3.region=us-east-1"])
+        key, secret, token, _ = amazon.give()
+        self.environment = dict(storetest.NOBODY, T4_S3_ACCESS_KEY_ID=key,
+                                T4_S3_SECRET_ACCESS_KEY=secret, T4_S3_SESSION_TOKEN=token)
+
+
+def withdrawn(store, name, words, take_away, take_more, give_back):
+    before, waits = b"before " + words.encode(), b"waits " + words.encode()
+    with server(store, "--take-over-now") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        put(client, before)
+        take_away()
+        waiting = client.begin("KV/Put", api().api.PutRequest(key=waits, value=b"v"),
+                               timeout=60)
+        until(lambda: metric(instance, "t4_store_degraded") == 1)
+        take_more()
+        TAP.ok(until(lambda: words in readyz(instance)[1]),
+               "%s: /readyz names the store's words" % name, readyz(instance))
+        with urllib.request.urlopen("http://%s/status" % instance.metrics_address) as page:
+            status = page.read().decode()
+        TAP.ok('"degraded":true' in status and words in status,
+               "%s: so does /status" % name, status)
+        TAP.equal(status_of(lambda: put(client, b"late", timeout=2))[0], "DEADLINE_EXCEEDED",
+                  "%s: a write waits, and fails at its deadline" % name)
+        TAP.equal([len(get(client, key, serializable=True).kvs) for key in (before, waits)],
+                  [1, 0], "%s: what was committed can be read, and nothing else" % name)
+        shown = readyz(instance)[1] + status
+        give_back()
+        TAP.equal(status_of(waiting.result), ("OK", ""),
+                  "%s: what waited is acknowledged once they are valid again" % name)
+        TAP.ok(until(lambda: readyz(instance) == (200, "ok")), "%s: all is well" % name,
+               readyz(instance))
+        TAP.equal(status_of(lambda: put(client, b"after"))[0], "OK", "%s: and goes on" % name)
+        secrets = [store.environment[variable] for variable in
+                   ("T4_S3_SECRET_ACCESS_KEY", "T4_S3_SESSION_TOKEN")
+                   if variable in store.environment]
+        TAP.ok("does not answer as it should" in instance.log() and not [
+            secret for secret in secrets if secret in instance.log() + shown],
+               "%s: the log has it, and no secret is shown" % name, instance.log_tail())
+        client.close()
+        TAP.equal(instance.stop(), 0, "%s: a clean stop" % name)
 
 
 def refused_stores():
@@ -457,8 +531,9 @@ def main():
             continue
         with DirStore() as store:
             part(store)
-    if not only:
-        refused_stores()
+    for part in (invalid_keys, refused_stores):
+        if not only or part.__name__ in only:
+            part()
     TAP.done()
 
 
