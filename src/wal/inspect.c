@@ -82,12 +82,13 @@ load(struct inspect *s, size_t i)
         say(s, true, &error);
     }
     /* Twice: a server may just have replaced a spare one by a bigger one. */
-    if (segment_load(&s->w, s->numbers[i], &s->segments[i], &error) == T4_OK ||
-        segment_load(&s->w, s->numbers[i], &s->segments[i], &error) == T4_OK)
-        return;
-    s->segments[i] = NULL;
-    s->unreadable[i] = true;
-    say(s, true, &error);
+    if (segment_load(&s->w, s->numbers[i], &s->segments[i], &error) != T4_OK &&
+        segment_load(&s->w, s->numbers[i], &s->segments[i], &error) != T4_OK) {
+        s->segments[i] = NULL;
+        s->unreadable[i] = true;
+        if (error.status != T4_E_NOTFOUND) /* else it was removed since it was listed */
+            say(s, true, &error);
+    }
 }
 
 /* As survey() of recover.c, of all segments. */
