@@ -326,8 +326,10 @@ array_next(void *state, struct t4_slice *key, struct t4_slice *value, struct err
     struct array_source *a = state;
 
     (void)error;
-    if (a->next == a->set->n)
+    if (a->next == a->set->n) {
+        a->asked_at_end++;
         return T4_E_NOTFOUND;
+    }
     *key = buffer_slice(&a->set->r[a->next].key);
     *value = buffer_slice(&a->set->r[a->next].value);
     a->next++;
@@ -337,6 +339,6 @@ array_next(void *state, struct t4_slice *key, struct t4_slice *value, struct err
 struct sst_source
 array_source(struct array_source *a, const struct records *set)
 {
-    *a = (struct array_source){set, 0};
+    *a = (struct array_source){set, 0, 0};
     return (struct sst_source){array_next, a};
 }

@@ -80,6 +80,7 @@ void assert_source_gives(struct sst_source source, const struct records *set);
 struct array_source {
     const struct records *set;
     size_t next;
+    size_t asked_at_end; /* times */
 };
 struct sst_source array_source(struct array_source *a, const struct records *set);
 

@@ -332,6 +332,29 @@ test_versions_stay_together(void **unused)
     mem_free(value);
 }
 
+/* A key that is as large as a file is cut off behind. */
+static void
+test_large_keys_end_files(void **unused)
+{
+    struct records set = {0};
+    struct files f;
+    uint8_t *value = mem_zalloc(1u << 20);
+    char key[8];
+
+    (void)unused;
+    for (uint64_t i = 0; i < 40; i++) { /* 3 to 4 MiB each */
+        snprintf(key, sizeof key, "k%03d", (int)(i / 4));
+        records_add(&set, slice_str(key), 9 - i % 4, false,
+                    slice_of(value, (1u << 20) - i * 1000));
+    }
+    records_sort(&set);
+    files_write(&f, &set);
+    assert_int_equal(f.run.n, 10);
+    files_free(&f);
+    records_free(&set);
+    mem_free(value);
+}
+
 /* How many files of `old` are not among those of `new`. */
 static size_t
 files_lost(const struct files *old, const struct files *new)
@@ -420,15 +443,20 @@ test_every_flip_is_noticed(void **unused)
     struct records set = {0};
     struct buffer object = {0};
     struct sst_info info;
+    struct sst *s;
+    size_t index_at;
 
     (void)unused;
     small_set(&set);
     file_write(&object, &info, &set);
+    index_at = (size_t)get_u64le(object.data + object.len - 36);
     assert_int_equal(file_check(buffer_slice(&object), NULL), T4_OK);
     assert_true(object.len < 1000);
     for (size_t i = 0; i < object.len * 8; i++) {
         object.data[i / 8] ^= (uint8_t)(1u << i % 8);
         assert_corrupt(buffer_slice(&object));
+        if (i / 8 >= index_at) /* blocks are looked at when they are read */
+            assert_int_equal(sst_open(buffer_slice(&object), &s, NULL), T4_E_CORRUPT);
         assert_int_equal(sst_check_object(buffer_slice(&object), &info, NULL),
                          T4_E_CORRUPT);
         object.data[i / 8] ^= (uint8_t)(1u << i % 8);
@@ -443,6 +471,7 @@ test_every_length_is_noticed(void **unused)
     struct records set = {0};
     struct buffer object = {0};
     struct sst_info info;
+    struct error error;
 
     (void)unused;
     small_set(&set);
@@ -452,7 +481,9 @@ test_every_length_is_noticed(void **unused)
 
         memcpy(copy, object.data, n);
         assert_corrupt(slice_of(copy, n));
-        assert_int_equal(sst_check_object(slice_of(copy, n), &info, NULL), T4_E_CORRUPT);
+        assert_int_equal(sst_check_object(slice_of(copy, n), &info, &error),
+                         T4_E_CORRUPT);
+        assert_non_null(strstr(error.message, "bytes instead of"));
         memcpy(copy, object.data + object.len - n, n);
         assert_corrupt(slice_of(copy, n));
         mem_free(copy);
@@ -515,6 +546,12 @@ a_bomb(struct plain_file *p)
 static void
 a_huge_block(struct plain_file *p)
 {
+    uint8_t noise[8];
+
+    for (uint64_t i = 0; i < 500; i++) { /* so that zstd could make it of them */
+        put_u64le(noise, (i + 1) * 0x9e3779b97f4a7c15u);
+        buffer_append(&p->block[0].raw, noise, sizeof noise);
+    }
     p->raw_claim = 70u << 20;
 }
 
@@ -685,6 +722,7 @@ test_cursor_after_damage(void **unused)
     struct sst *s;
     struct sst_cursor c;
     struct t4_slice key, value;
+    t4_status status;
 
     (void)unused;
     small_set(&set);
@@ -708,6 +746,20 @@ test_cursor_after_damage(void **unused)
     sst_cursor_free(&c);
     sst_close(s);
     plain_free(&p);
+
+    plain_make(&p, &set); /* a record that stands there twice is not passed over */
+    a_record_twice(&p);
+    plain_seal(&p, &object);
+    assert_int_equal(sst_open(buffer_slice(&object), &s, NULL), T4_OK);
+    sst_cursor_init(&c, s);
+    do
+        status = sst_cursor_next(&c, &key, &value, NULL);
+    while (status == T4_OK);
+    for (int i = 0; i < 3; i++, status = sst_cursor_next(&c, &key, &value, NULL))
+        assert_int_equal(status, T4_E_CORRUPT);
+    sst_cursor_free(&c);
+    sst_close(s);
+    plain_free(&p);
     buffer_free(&object);
     records_free(&set);
 }
@@ -723,6 +775,7 @@ main(void)
         cmocka_unit_test(test_cut_sizes),
         cmocka_unit_test(test_no_place_to_cut),
         cmocka_unit_test(test_versions_stay_together),
+        cmocka_unit_test(test_large_keys_end_files),
         cmocka_unit_test(test_changes_in_one_place_touch_few_files),
         cmocka_unit_test(test_every_flip_is_noticed),
         cmocka_unit_test(test_every_length_is_noticed),

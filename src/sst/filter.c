@@ -9,8 +9,8 @@
  *
  * Filter: of n keys, 10 n bits rounded up to a multiple of 64; m bits in all; bit i is bit i % 8
  * of byte i / 8.  A key with hash h has 7 bits, those at ((h + j * d) mod 2^64) * m / 2^64 for j
- * = 0 to 6, d being finalizer(h ^ 0x9e3779b97f4a7c15) with its lowest bit set.  About 1 % of the keys
- * that are not there pass.  n = 0: no bits, nothing is excluded.  The order in which keys come
+ * = 0 to 6, d being finalizer(h ^ 0x9e3779b97f4a7c15).  About 1 % of the keys that are not there
+ * pass.  n = 0: no bits, nothing is excluded.  The order in which keys come
  * changes nothing.
  *
  * Whoever chooses keys can aim them at one bit or one place to cut.  All it wins is a filter that
@@ -54,7 +54,7 @@ probe(uint64_t hash, uint64_t step, uint64_t j, uint64_t bits)
 static uint64_t
 step_of(uint64_t hash)
 {
-    return finalize(hash ^ 0x9e3779b97f4a7c15u) | 1;
+    return finalize(hash ^ 0x9e3779b97f4a7c15u);
 }
 
 void

@@ -165,8 +165,8 @@ read_index(struct sst *s, struct t4_slice index, struct error *error)
         uint64_t packed = reader_varint(&r), raw = reader_varint(&r);
         uint32_t crc = reader_u32(&r);
 
-        if (r.bad || packed == 0 || packed > index_at - at || packed > UINT32_MAX ||
-            raw == 0 || raw > SST_BLOCK_MAX || raw > packed * UNPACK_FACTOR_MAX)
+        if (r.bad || packed == 0 || packed > UINT32_MAX || raw == 0 ||
+            raw > SST_BLOCK_MAX || raw > packed * UNPACK_FACTOR_MAX)
             return sst_damaged(error, "the index entry of block %" PRIu32 " is damaged",
                                i);
         if (i > 0 && slice_compare(s->block[i - 1].first, first) >= 0)

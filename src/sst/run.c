@@ -329,7 +329,7 @@ run_find(const struct run_index *run, struct t4_slice lo, struct t4_slice hi,
 {
     *from = files_below(run, lo, false);
     *to = files_below(run, hi, true);
-    if (*to < *from) /* between two files */
+    if (*to < *from) /* lo above hi: the caller's mistake, not a crash */
         *to = *from;
 }
 

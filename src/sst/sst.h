@@ -234,7 +234,7 @@ void run_index_free(struct run_index *run); /* zeros again */
 
 /*
  * The files that may hold internal keys from lo to hi, both included, by their bounds:
- * run->sst[*from] up to, but not including, [*to].
+ * run->sst[*from] up to, but not including, [*to].  lo is not above hi.
  */
 void run_find(const struct run_index *run, struct t4_slice lo, struct t4_slice hi,
               size_t *from, size_t *to);
