@@ -76,6 +76,34 @@ store(struct report *r, const struct node_status *s)
         report_text(r, "reason", "reason", v->why);
 }
 
+/* What of the checkpoint that this server began with is not on its disk yet. */
+static void
+hydration(struct report *r, const struct hydration_view *v)
+{
+    char text[48];
+
+    report_bool(r, "hydrated", "hydrated", v->complete);
+    if (v->complete)
+        return;
+    snprintf(text, sizeof text, "%" PRIu64 " of %" PRIu64 " MiB", v->bytes_done >> 20,
+             v->bytes >> 20);
+    report_u64(r, "hydration_percent", "hydration, percent",
+               v->bytes > 0 ? v->bytes_done * 100 / v->bytes : 0);
+    report_text(r, "hydration_progress", "hydration", text);
+    report_u64(r, "hydration_bytes", NULL, v->bytes);
+    report_u64(r, "hydration_done_bytes", NULL, v->bytes_done);
+    report_u64(r, "hydration_fetched_bytes", NULL, v->fetched);
+    report_u64(r, "hydration_milliseconds", NULL, v->elapsed_ns / 1000000);
+    report_u64(r, "hydration_failed_units", NULL, v->failed);
+    if (v->bytes_done > 0)
+        report_u64(
+            r, "hydration_seconds_left", "hydration, seconds left",
+            (uint64_t)((double)v->elapsed_ns / 1e9 * (double)(v->bytes - v->bytes_done) /
+                       (double)v->bytes_done));
+    if (v->why[0] != '\0')
+        report_text(r, "hydration_reason", "hydration, reason", v->why);
+}
+
 void
 status_render(struct node *node, bool text, struct buffer *out)
 {
@@ -97,6 +125,8 @@ status_render(struct node *node, bool text, struct buffer *out)
     report_u64(&r, "index", "index", s.index);
     if (s.has_store)
         store(&r, &s);
+    if (s.began_from_checkpoint)
+        hydration(&r, &s.hydration);
     report_text(&r, "engine", "engine", s.engine_name);
     report_u64(&r, "engine_bytes", "engine, bytes", s.db_bytes);
     report_bool(&r, "nospace", "NOSPACE alarm", s.nospace);
