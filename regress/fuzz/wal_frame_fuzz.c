@@ -7,8 +7,8 @@
  * 1: where the bytes are divided, in 256ths; the rest: what stands behind the headers.
  *
  * With libFuzzer (-DT4_LIBFUZZER, clang -fsanitize=fuzzer) it is a target; without,
- * main() runs the files it is given, or seeded mutations of a good log (FUZZ_ROUNDS,
- * default 20,000).
+ * wal_frame_fuzz [rounds [seed]] runs seeded mutations of a good log (each round is a whole
+ * recovery: one for a hundred rounds of other decoders), wal_frame_fuzz FILE... files.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -159,7 +159,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 }
 
 #ifndef T4_LIBFUZZER
-int wal_frame_fuzz(uint64_t rounds);
+int wal_frame_fuzz(uint64_t rounds, uint64_t seed);
 
 static uint64_t
 chance(uint64_t *state)
@@ -211,10 +211,10 @@ good_log(struct buffer *out, uint64_t *state)
 
 /* Seeded mutations; returns 0 (what fails aborts). */
 int
-wal_frame_fuzz(uint64_t rounds)
+wal_frame_fuzz(uint64_t rounds, uint64_t seed)
 {
     struct buffer input = {0};
-    uint64_t state = 1;
+    uint64_t state = seed;
 
     for (uint64_t n = 0; n < rounds; n++) {
         good_log(&input, &state);
@@ -237,9 +237,9 @@ wal_frame_fuzz(uint64_t rounds)
 int
 main(int argc, char **argv)
 {
-    const char *rounds = getenv("FUZZ_ROUNDS");
+    uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 10) / 100 : 20000;
 
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; rounds == 0 && i < argc; i++) {
         FILE *f = fopen(argv[i], "rb");
         uint8_t data[65536];
 
@@ -250,8 +250,7 @@ main(int argc, char **argv)
         LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof data, f));
         fclose(f);
     }
-    return argc > 1 ? 0
-                    : wal_frame_fuzz(rounds != NULL ? strtoull(rounds, NULL, 10) : 20000);
+    return wal_frame_fuzz(rounds, argc > 2 ? strtoull(argv[2], NULL, 10) : 1);
 }
 #endif
 #endif

@@ -18,7 +18,7 @@ static void
 recovery_takes_any_bytes(void **state)
 {
     (void)state;
-    assert_int_equal(wal_frame_fuzz(6000), 0);
+    assert_int_equal(wal_frame_fuzz(6000, 1), 0);
 }
 
 int

@@ -52,10 +52,7 @@ get(struct hydration *h, const char *key, size_t limit, struct buffer *out,
 static t4_status
 damaged(const char *key, struct error *error)
 {
-    char what[160];
-
-    snprintf(what, sizeof what, "the object %.140s is damaged", key);
-    error_wrap(error, what);
+    error_wrap(error, "the object %s is damaged", key);
     return error_hint(error, "restore it from a version or a copy that the store keeps; "
                              "t4 verify names everything that is missing or damaged");
 }
