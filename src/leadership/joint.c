@@ -512,6 +512,32 @@ begin_reading(struct join *j, struct error *error)
     return status == T4_OK ? rebase(j, error) : status;
 }
 
+/* The local log is whole from log_begins on; what lies below comes from the newest checkpoint. */
+static t4_status
+replace_engine(struct join *j, struct error *error)
+{
+    struct leadership *l = j->l;
+    const struct manifest_object *m = objectlog_manifest(l->chain);
+    t4_status status;
+
+    if (l->log_begins == 0 || j->rebased)
+        return T4_OK;
+    if (m->n_checkpoints == 0 || l->log_begins > m->newest.index + 1 ||
+        l->local_end < m->newest.index) {
+        error_set(
+            error, T4_E_CORRUPT,
+            "the storage engine of %s is missing, and its log begins at entry %" PRIu64
+            ": the store %s has no checkpoint that reaches so far",
+            l->data_dir, l->log_begins, object_url(l->options.store));
+        return error_hint(error, "put the engine's folder back; or give an empty "
+                                 "--data-dir to go on with what the store holds");
+    }
+    status = l->options.rebase(l->options.arg, &m->newest, error);
+    if (status == T4_OK)
+        l->log_begins = 0;
+    return status;
+}
+
 /* Reads the chain into the local log; *tail is where it ends. */
 static t4_status
 read_chain(struct join *j, struct objectlog_tail *tail, struct error *error)
@@ -538,6 +564,8 @@ read_chain(struct join *j, struct objectlog_tail *tail, struct error *error)
         l->revision = newest.revision;
         l->time_ms = newest.time_ms;
     }
+    if (status == T4_OK)
+        status = replace_engine(j, error);
     if (status == T4_OK)
         objectlog_place(l->chain, &l->memory.place);
     return status;

@@ -189,6 +189,12 @@ leadership_set_base(struct leadership *l, const struct checkpoint_object *c)
 }
 
 void
+leadership_need_base(struct leadership *l, uint64_t begins)
+{
+    l->log_begins = begins;
+}
+
+void
 leadership_start(struct leadership *l, struct wal *wal,
                  const struct wal_recovered *recovered, bool whole)
 {

@@ -117,6 +117,8 @@ enum commit_rule leadership_last_rule(const struct leadership *l);
  * does not list it any more.
  */
 void leadership_set_base(struct leadership *l, const struct checkpoint_object *c);
+/* The engine is lost, and the local log begins at entry `begins`: a checkpoint is needed below it. */
+void leadership_need_base(struct leadership *l, uint64_t begins);
 /*
  * Starts the store thread on a log that was opened and not started.  whole: nothing that was
  * looked at says that the log has lost its end.

@@ -62,6 +62,7 @@ struct leadership {
     uint64_t local_end; /* [store thread] of the log at start, then as joined */
     bool log_is_whole;  /* it was found to hold everything this directory acknowledged */
     uint64_t recovered_term;  /* newest in the local log at start */
+    uint64_t log_begins;      /* and there is no engine; 0: there is one */
     struct chain_floor begun; /* place of the checkpoint that this process began from */
     uint64_t base_term, base_index; /* of the checkpoint that the engine needs; 0: none */
     bool probed; /* [store thread, or before it starts] in this process */

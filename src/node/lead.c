@@ -49,6 +49,8 @@ take_the_log(struct node *n, const struct leadership_acquired *a, struct error *
     else
         lease_restart_all(n->leases, now);
     evaluate_leases_changed(n);
+    if (n->compacted > 0)
+        mvcc_compact(n->mvcc, n->compacted);
     if (n->time_ms > n->clock_start_wall_ms)
         n->clock_start_wall_ms = n->time_ms;
     atomic_store(&n->term, a->term);
@@ -208,8 +210,11 @@ t4_status
 lead_start(struct node *n, struct error *error)
 {
     struct error why = {0};
-    uint64_t wait_ns = n->was_fresh ? UINT64_MAX / 4 : n->options.store_grace_ns;
+    uint64_t wait_ns =
+        n->was_fresh || n->needs_base ? UINT64_MAX / 4 : n->options.store_grace_ns;
 
+    if (n->needs_base)
+        leadership_need_base(n->lead, n->recovered.begins);
     if (n->hydration != NULL)
         leadership_set_base(n->lead, hydration_checkpoint(n->hydration));
     leadership_start(n->lead, n->wal, &n->recovered, !n->log_was_short);

@@ -86,6 +86,7 @@ struct node {
     _Atomic bool threads_run; /* the engine thread flushes, not recovery */
     struct wal_recovered recovered;
     bool was_fresh, lead_started, log_was_short;
+    bool needs_base; /* there is nothing to show before a checkpoint was begun from */
     _Atomic bool lead_reports;
     uint64_t replayed;      /* index up to which the log is in the memtables */
     uint64_t replay_commit; /* ... and up to which it may be published */

@@ -185,6 +185,7 @@ open_log(struct node *n, struct wal_recovered *recovered, struct error *error)
         .segment_bytes = n->options.segment_bytes,
         .reserve_bytes = n->options.reserve_bytes,
         .metrics = &n->metrics,
+        .begins_anywhere = n->lead != NULL && n->index == 0,
     };
     t4_status status;
 
@@ -316,7 +317,13 @@ node_recover(struct node *n, struct error *error)
     if (recovered.last_index < n->index)
         return log_is_short(n, recovered.last_index, error);
     n->recovered = recovered;
-    if (n->lead != NULL) {
+    if (recovered.begins > 0) {
+        LOG_WARN("the storage engine is missing, and the log does not reach back to the "
+                 "beginning: beginning from the newest checkpoint of the object store",
+                 NULL);
+        n->needs_base = true;
+        atomic_store(&n->term, recovered.last_term);
+    } else if (n->lead != NULL) {
         uint64_t committed = committed_here(n, &recovered);
 
         atomic_store(&n->term, recovered.last_term);

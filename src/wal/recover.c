@@ -143,6 +143,11 @@ take_start(struct scan *s, struct segment *seg, size_t position, const struct fr
     if (f->offset != SEGMENT_HEADER_BYTES &&
         (!seg->live || f->first_index != f->log_end + 1))
         return false;
+    if (f->first_index > from && s->flushed < f->first_index - 1 &&
+        s->w->options.begins_anywhere) {
+        s->flushed = f->first_index - 1;
+        s->found->begins = f->first_index;
+    }
     if (f->first_index > from && s->flushed < f->first_index - 1) {
         *status = missing_entries(s, position, from, f->first_index - 1);
         return true;

@@ -39,8 +39,13 @@ struct wal_options {
     const char *dir;     /* created if need be */
     uint64_t cluster_id; /* must match what the segments say, else INVALID */
     uint64_t lineage;
-    uint64_t segment_bytes;  /* size of a preallocated segment, 64 KiB to 1 GiB */
-    uint64_t reserve_bytes;  /* size of the reserve file; 0: none.  See wal_nospace(). */
+    uint64_t segment_bytes; /* size of a preallocated segment, 64 KiB to 1 GiB */
+    uint64_t reserve_bytes; /* size of the reserve file; 0: none.  See wal_nospace(). */
+    /*
+     * The log need not begin at flushed + 1: what is missing is elsewhere.  Where it does begin
+     * stands in wal_recovered.
+     */
+    bool begins_anywhere;
     struct metrics *metrics; /* may be NULL */
 };
 
@@ -49,7 +54,9 @@ typedef t4_status wal_replay_fn(void *arg, uint64_t index, struct t4_slice entry
                                 struct error *error);
 
 struct wal_recovered {
-    uint64_t last_index;      /* 0: the log is empty */
+    uint64_t last_index; /* 0: the log is empty */
+    uint64_t
+        begins; /* with begins_anywhere: first index that is there, above flushed + 1; else 0 */
     uint64_t last_term;       /* largest term in any frame; 0: none */
     uint64_t generation;      /* of the newest start frame */
     int64_t last_revision;    /* of the newest entry; 0: none or not known */
