@@ -7,6 +7,9 @@
  * In 's' and 'l', where only the newest version of a key counts, a newer one that is there
  * hides them; flush leaves a tombstone there for that reason.
  *
+ * Only the last slice of a piece is synced: what a crash takes of the others has no mark, and
+ * engines keep writes in order (t4_plugin.h).
+ *
  * Mark: engine key 0x01 "hydration" (below every space); its value is the caller's.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -198,9 +201,10 @@ install_slice(struct mvcc *m, struct error *error)
     struct mvcc_piece *p = first_piece(m);
     struct buffer mark = {0};
     size_t end = collect(m, p);
+    bool last = end == p->records.len;
     t4_status status = T4_OK;
 
-    if (end == p->records.len)
+    if (last)
         switch (p->mark(p, &mark)) {
         case MVCC_MARK_PUT:
             mvcc_slice_put(&m->job, mark_key(), buffer_slice(&mark));
@@ -208,13 +212,14 @@ install_slice(struct mvcc *m, struct error *error)
         case MVCC_MARK_DELETE: mvcc_slice_delete(&m->job, mark_key()); break;
         default: break;
         }
-    if (m->job.n_ops > 0)
-        status = mvcc_slice_write(m, mvcc_flushed_index(m), error);
     buffer_free(&mark);
+    if (m->job.n_ops > 0)
+        status = last ? mvcc_slice_write(m, mvcc_flushed_index(m), error)
+                      : mvcc_slice_write_unsynced(m, mvcc_flushed_index(m), error);
     if (status != T4_OK)
         return status; /* NOSPACE: the same slice again later */
     p->position = end;
-    if (end == p->records.len)
+    if (last)
         piece_done(m, p);
     return T4_OK;
 }

@@ -63,6 +63,8 @@ bool mvcc_slice_full(const struct mvcc *m);
 void mvcc_slice_put(struct mvcc_job *job, struct t4_slice key, struct t4_slice value);
 void mvcc_slice_delete(struct mvcc_job *job, struct t4_slice key);
 t4_status mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error);
+t4_status mvcc_slice_write_unsynced(struct mvcc *m, uint64_t flushed,
+                                    struct error *error);
 
 /* install.c */
 void install_init(struct mvcc *m);

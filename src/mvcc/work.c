@@ -91,7 +91,7 @@ mvcc_slice_full(const struct mvcc *m)
 }
 
 t4_status
-mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
+mvcc_slice_write_unsynced(struct mvcc *m, uint64_t flushed, struct error *error)
 {
     struct mvcc_job *job = &m->job;
     t4_status status;
@@ -101,10 +101,16 @@ mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
         job->op[i].value.data = job->values.data + (uintptr_t)job->op[i].value.data;
     }
     status = engine_write(m->options.engine, job->op, job->n_ops, flushed, error);
-    if (status == T4_OK)
-        status = engine_sync(m->options.engine, error);
     mvcc_slice_clear(job);
     return status;
+}
+
+t4_status
+mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
+{
+    t4_status status = mvcc_slice_write_unsynced(m, flushed, error);
+
+    return status == T4_OK ? engine_sync(m->options.engine, error) : status;
 }
 
 /* --- flush -------------------------------------------------------------------------------- */
