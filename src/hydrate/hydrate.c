@@ -362,6 +362,8 @@ piece_done(struct mvcc_piece *p)
     h->installing -= p->records.len;
     if (t->whole) {
         map_unit_done(h, t->unit);
+        if (h->n_done == h->n_units)
+            h->why[0] = '\0';
         news = is_news(h);
         view(h, &now);
         metric_set(h->options.metrics, METRIC_HYDRATION_DONE, (int64_t)h->bytes_done);
@@ -415,6 +417,7 @@ note_failure(struct hydration *h, const struct error *error, bool passing)
     if (!news)
         return;
     snprintf(h->why, sizeof h->why, "%s", error->message);
+    h->why_passes = passing;
     mutex_unlock(&h->lock);
     if (passing)
         LOG_WARN("the checkpoint cannot be read; going on trying", "reason",
@@ -534,7 +537,8 @@ run_task(struct hydration *h, struct task *t)
         return;
     }
     if (status == T4_OK) {
-        h->why[0] = '\0';
+        if (h->why_passes) /* damage stays until it is made good */
+            h->why[0] = '\0';
         h->installing += t->piece.records.len;
         mvcc_install(h->options.mvcc, &t->piece);
         mutex_unlock(&h->lock);

@@ -91,6 +91,7 @@ struct hydration {
     uint64_t cached;              /* [lock] bytes of READY files */
     uint64_t bytes, bytes_done, fetched, began_ns, told_ns; /* [lock] */
     char why[512];                                          /* [lock] */
+    bool why_passes;                                        /* [lock] */
     struct thread *thread;
     uint32_t n_threads;
 };
