@@ -185,7 +185,8 @@ same_run(const struct run_index *a, const struct run_index *b)
     if (a->first_index != b->first_index || a->last_index != b->last_index ||
         a->last_revision != b->last_revision || a->compacted != b->compacted ||
         a->is_base != b->is_base || a->n != b->n || a->filter.keys != b->filter.keys ||
-        !slice_equal(buffer_slice(&a->filter.bits), buffer_slice(&b->filter.bits)))
+        !slice_equal(buffer_slice(&a->filter.bits), buffer_slice(&b->filter.bits)) ||
+        !slice_equal(buffer_slice(&a->system), buffer_slice(&b->system)))
         return false;
     for (size_t i = 0; i < a->n; i++)
         if (memcmp(a->sst[i].info.sha256, b->sst[i].info.sha256, SHA256_BYTES) != 0 ||
@@ -310,6 +311,8 @@ make_run(struct buffer *out)
     }
     if (chance(2) == 0)
         sst_filter_build(&filter, &run.filter);
+    if (chance(2) == 0)
+        buffer_append(&run.system, "system records", chance(14));
     sst_filter_builder_free(&filter);
     run_index_encode(out, &run);
     run_index_free(&run);
