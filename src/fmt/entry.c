@@ -119,3 +119,21 @@ entry_end(const struct byte_reader *r)
 {
     return !r->bad && r->next == r->end;
 }
+
+void
+mutation_version(const struct entry *e, const struct mutation *m, uint32_t *sub,
+                 struct buffer *ikey, struct version *v)
+{
+    bool user = m->space == SPACE_KEYS;
+
+    buffer_clear(ikey);
+    buffer_append_u8(ikey, m->space);
+    buffer_append_slice(ikey, m->key);
+    *v = (struct version){.stamp = user ? (uint64_t)e->revision : e->index,
+                          .sub = user ? (*sub)++ : 0,
+                          .flags = m->flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
+                          .create_revision = m->create_revision,
+                          .version = m->version,
+                          .lease = m->lease,
+                          .value = m->value};
+}

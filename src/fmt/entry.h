@@ -14,7 +14,7 @@
 #ifndef FMT_ENTRY_H
 #define FMT_ENTRY_H
 
-#include "base/buffer.h"
+#include "fmt/record.h"
 
 #define SPACE_KEYS 'k'   /* user keys, stamp = revision */
 #define SPACE_SYSTEM 's' /* leases, later users, scripts, settings; stamp = index */
@@ -68,5 +68,13 @@ size_t entry_mutation_bound(const struct mutation *m);
 bool entry_decode_head(struct byte_reader *r, struct entry *e);
 bool entry_next(struct byte_reader *r, struct mutation *m);
 bool entry_end(const struct byte_reader *r);
+
+/*
+ * The version that a mutation of entry `e` makes, and the internal key it is of (*ikey is
+ * overwritten): invariants (1) and (2).  The value is borrowed.  *sub: 0 before the entry's first
+ * mutation.
+ */
+void mutation_version(const struct entry *e, const struct mutation *m, uint32_t *sub,
+                      struct buffer *ikey, struct version *v);
 
 #endif

@@ -117,25 +117,16 @@ struct effects {
 };
 
 static void
-insert_versions(struct node *n, const struct mutation *m, size_t count)
+insert_versions(struct node *n, const struct entry *e, const struct mutation *m,
+                size_t count)
 {
     struct buffer ikey = {0};
     uint32_t sub = 0;
 
-    for (size_t i = 0; i < count; i++, m++) {
-        bool user = m->space == SPACE_KEYS;
-        struct version v = {.stamp = user ? (uint64_t)n->revision : n->index,
-                            .sub = user ? sub++ : 0,
-                            .flags =
-                                m->flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
-                            .create_revision = m->create_revision,
-                            .version = m->version,
-                            .lease = m->lease,
-                            .value = m->value};
+    for (size_t i = 0; i < count; i++) {
+        struct version v;
 
-        buffer_clear(&ikey);
-        buffer_append_u8(&ikey, m->space);
-        buffer_append_slice(&ikey, m->key);
+        mutation_version(e, &m[i], &sub, &ikey, &v);
         mvcc_insert(n->mvcc, buffer_slice(&ikey), &v);
     }
     buffer_free(&ikey);
@@ -175,8 +166,8 @@ apply(struct node *n, const struct effects *f)
     n->revision = e.revision;
     if (f->compact_to > 0)
         n->compacted = f->compact_to;
-    insert_versions(n, f->mutation, f->n);
-    insert_versions(n, f->extra, f->n_extra);
+    insert_versions(n, &e, f->mutation, f->n);
+    insert_versions(n, &e, f->extra, f->n_extra);
     if (mvcc_entry_done(n->mvcc, n->index, n->revision, n->time_ms))
         background_poke_engine(n);
     return ETCD_OK;

@@ -135,17 +135,7 @@ replay(void *arg, uint64_t index, struct t4_slice bytes, struct error *error)
             buffer_free(&ikey);
             return damaged(index, error);
         }
-        v = (struct version){
-            .stamp = m.space == SPACE_KEYS ? (uint64_t)e.revision : index,
-            .sub = m.space == SPACE_KEYS ? sub++ : 0,
-            .flags = m.flags & MUTATION_TOMBSTONE ? VERSION_TOMBSTONE : 0,
-            .create_revision = m.create_revision,
-            .version = m.version,
-            .lease = m.lease,
-            .value = m.value};
-        buffer_clear(&ikey);
-        buffer_append_u8(&ikey, m.space);
-        buffer_append_slice(&ikey, m.key);
+        mutation_version(&e, &m, &sub, &ikey, &v);
         mvcc_insert(n->mvcc, buffer_slice(&ikey), &v);
     }
     buffer_free(&ikey);

@@ -11,8 +11,8 @@
 
 /* --- reading ----------------------------------------------------------------------------------- */
 
-static t4_status
-broken(const char *key, struct error *error, const char *what)
+t4_status
+objectlog_broken(const char *key, struct error *error, const char *what)
 {
     error_set(error, T4_E_CORRUPT, "the chain is broken at %s: %s", key, what);
     return error_hint(error, "restore the object from a version or a copy that the store "
@@ -30,33 +30,34 @@ deliver(struct objectlog *c, const char *key, const struct segment *s,
 
     buffer_clear(&c->raw);
     if (!decompress_append(&c->raw, s->payload, s->raw_bytes))
-        return broken(key, error, "its entries cannot be decompressed");
+        return objectlog_broken(key, error, "its entries cannot be decompressed");
     r = reader_of(buffer_slice(&c->raw));
     for (; status == T4_OK && segment_entry_next(&r, &entry); index++) {
         struct byte_reader head = reader_of(entry);
         struct entry e;
 
         if (!entry_decode_head(&head, &e) || e.index != index)
-            return broken(key, error, "an entry is not the one that must stand there");
+            return objectlog_broken(key, error,
+                                    "an entry is not the one that must stand there");
         status = fn(arg, index, entry, s, error);
     }
     if (status == T4_OK && (r.bad || r.next != r.end || index != s->last_index + 1))
-        return broken(key, error, "its entries are not as many as it says");
+        return objectlog_broken(key, error, "its entries are not as many as it says");
     return status;
 }
 
-/* One object of the chain against what was accepted before it. */
-static t4_status
-accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
-       struct objectlog_tail *t, struct error *error)
+t4_status
+objectlog_accept(struct objectlog *c, const char *key, struct t4_slice object,
+                 objectlog_entry_fn *fn, void *arg, struct objectlog_tail *t,
+                 struct error *error)
 {
     struct segment s;
-    t4_status status = segment_decode(buffer_slice(&c->object), &s);
+    t4_status status = segment_decode(object, &s);
 
     if (status != T4_OK)
         return objectlog_damaged(key, status, error);
     if (s.cluster_id != c->leader.cluster_id || s.lineage != c->leader.lineage)
-        return broken(key, error, "it belongs to another cluster or lineage");
+        return objectlog_broken(key, error, "it belongs to another cluster or lineage");
     if (c->term != 0 && s.term > c->term)
         return error_set(error, T4_E_PRECONDITION,
                          "%s is of the higher term %" PRIu64 ": another server leads",
@@ -72,11 +73,11 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
         return T4_OK;
     }
     if (memcmp(s.previous, t->hash, HASH_BYTES) != 0)
-        return broken(key, error, "it does not continue the segment before it");
+        return objectlog_broken(key, error, "it does not continue the segment before it");
     if (s.first_index != t->last_index + 1)
-        return broken(key, error,
-                      "its first entry does not follow the last one before it");
-    sha256(buffer_slice(&c->object), t->hash);
+        return objectlog_broken(key, error,
+                                "its first entry does not follow the last one before it");
+    sha256(object, t->hash);
     status = deliver(c, key, &s, fn, arg, error);
     t->last_index = s.last_index;
     t->foreign_fence = false;
@@ -84,51 +85,57 @@ accept(struct objectlog *c, const char *key, objectlog_entry_fn *fn, void *arg,
     return status;
 }
 
-/*
- * A slot that is not there: the tail, unless the manifest's floor has moved above it since.
- * *moved: go on at the new floor (what lies between was archived).
- */
+/* A slot that is not there: the tail, unless the manifest's floor has moved above it since. */
 static t4_status
-is_tail(struct objectlog *c, uint64_t slot, bool *moved, struct error *error)
+is_tail(struct objectlog *c, uint64_t slot, bool *tail, struct error *error)
 {
     t4_status status = objectlog_read_manifest(c, error);
 
-    *moved = status == T4_OK && c->manifest.floor.next_slot > slot;
+    *tail = c->manifest.floor.next_slot <= slot;
     return status;
+}
+
+/* The raw slots from t->next_slot on.  *tail false: the floor was moved above the slot. */
+static t4_status
+read_slots(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
+           struct objectlog_tail *t, bool *tail, struct error *error)
+{
+    for (;; t->next_slot++) {
+        char key[SLOT_KEY_BYTES];
+        t4_status status;
+
+        slot_key(key, t->next_slot);
+        status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, &c->object, NULL, TRY, error);
+        if (status == T4_E_NOTFOUND) {
+            status = is_tail(c, t->next_slot, tail, error);
+            if (status == T4_OK && *tail && c->term != 0 && t->next_slot <= c->fence_slot)
+                return objectlog_broken(key, error, "it is missing below our own fence");
+            return status;
+        }
+        if (status == T4_OK)
+            status =
+                objectlog_accept(c, key, buffer_slice(&c->object), fn, arg, t, error);
+        if (status != T4_OK)
+            return status;
+    }
 }
 
 t4_status
 objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                struct objectlog_tail *tail, struct error *error)
 {
-    const struct chain_floor *floor =
-        c->begin.next_slot > c->manifest.floor.next_slot ? &c->begin : &c->manifest.floor;
-    struct objectlog_tail t = {.next_slot = floor->next_slot,
-                               .last_index = floor->last_index,
-                               .term = floor->term};
-    t4_status status;
+    struct objectlog_tail t = {.next_slot = c->begin.next_slot,
+                               .last_index = c->begin.last_index,
+                               .term = c->begin.term};
+    bool at_tail = false;
+    t4_status status = T4_OK;
 
-    memcpy(t.hash, floor->hash, HASH_BYTES);
-    for (;; t.next_slot++) {
-        char key[SLOT_KEY_BYTES];
-        bool moved;
-
-        slot_key(key, t.next_slot);
-        status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, &c->object, NULL, TRY, error);
-        if (status == T4_E_NOTFOUND) {
-            if (c->term != 0 && t.next_slot <= c->fence_slot)
-                return broken(key, error, "it is missing below our own fence");
-            status = is_tail(c, t.next_slot, &moved, error);
-            if (status == T4_OK && moved)
-                return error_set(
-                    error, T4_E_UNAVAILABLE,
-                    "the chain was archived while it was read: read it again");
-            break;
-        }
+    memcpy(t.hash, c->begin.hash, HASH_BYTES);
+    while (status == T4_OK && !at_tail) {
+        if (t.next_slot < c->manifest.floor.next_slot)
+            status = objectlog_read_archives(c, fn, arg, &t, error);
         if (status == T4_OK)
-            status = accept(c, key, fn, arg, &t, error);
-        if (status != T4_OK)
-            return status;
+            status = read_slots(c, fn, arg, &t, &at_tail, error);
     }
     if (status != T4_OK)
         return status;
@@ -193,7 +200,7 @@ put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id,
             continue;
         }
         if (there.term == c->term)
-            return broken(key, error, "another server writes with our term");
+            return objectlog_broken(key, error, "another server writes with our term");
         c->next_slot++;
     }
 }

@@ -82,7 +82,7 @@ t4_status objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t
  */
 t4_status objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error);
 
-/* One entry of the chain, in order of index, from the floor's last index + 1 on. */
+/* One entry of the chain, in order of index, from the place's last index + 1 on. */
 typedef t4_status objectlog_entry_fn(void *arg, uint64_t index, struct t4_slice entry,
                                      const struct segment *segment, struct error *error);
 struct objectlog_tail {
@@ -93,8 +93,9 @@ struct objectlog_tail {
     bool foreign_fence;
 };
 /*
- * Begins the next objectlog_read() at a place that this data directory has read up to before,
- * unless the manifest's floor is above it.
+ * Begins the next objectlog_read() at a place that was read up to before, or that a checkpoint
+ * names; without it, or with zeros, it begins with the first entry.  Below the manifest's floor
+ * the archives are read.
  */
 void objectlog_begin_at(struct objectlog *c, const struct chain_floor *place);
 /* Where the chain ends after objectlog_read() and each objectlog_append(). */
@@ -103,7 +104,8 @@ void objectlog_place(const struct objectlog *c, struct chain_floor *place);
 t4_status objectlog_look_at_lock(struct objectlog *c, struct error *error);
 /*
  * Reads all accepted segments up to the tail.  Afterwards a chain that was taken over goes on
- * at that tail.  CORRUPT names the slot.
+ * at that tail.  CORRUPT names the slot.  INVALID: the log below a kept checkpoint is gone, and the
+ * place lies there.
  */
 t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                          struct objectlog_tail *tail, struct error *error);
@@ -128,6 +130,33 @@ t4_status objectlog_refresh_manifest(struct objectlog *c, struct error *error);
 t4_status objectlog_write_manifest(struct objectlog *c, uint64_t term,
                                    const struct manifest_object *next,
                                    struct error *error);
+
+/*
+ * Makes the archive of the raw slots from the manifest's floor on: at most `slots` of them or
+ * ARCHIVE_TARGET bytes, never at or above newest->next_slot, ended by an accepted segment.  It is
+ * put, read back and compared; naming it (the floor becomes a->end) is the caller's next manifest.
+ * An archive of that name that is there already is taken if it is the same, else the next longer or
+ * shorter stretch is.  NOTFOUND: no accepted segment lies there.
+ */
+struct archive;
+t4_status objectlog_archive(struct objectlog *c, const struct chain_floor *newest,
+                            uint64_t slots, struct archive *a, uint64_t *bytes,
+                            struct error *error);
+
+/*
+ * Objects that are written once (tried a few times; an ambiguous answer until it is decided).
+ * fetch: NOTFOUND is an answer.  create: OK also if the very same bytes are there; EXISTS: others
+ * are.  walk: every key with the prefix above `after`, once each and in order; only OK means that
+ * all were given.  remove: an absent object is fine.
+ */
+t4_status objectlog_fetch(struct objectlog *c, const char *key, size_t limit,
+                          struct buffer *out, struct error *error);
+t4_status objectlog_create(struct objectlog *c, const char *key, struct t4_slice body,
+                           struct error *error);
+t4_status objectlog_walk(struct objectlog *c, const char *prefix, const char *after,
+                         t4_list_fn *fn, void *arg, struct error *error);
+t4_status objectlog_remove(struct objectlog *c, const struct t4_slice *keys, size_t n,
+                           struct error *error);
 
 /*
  * CAS of the lock by its holder.  renew: only the counter grows (a lease renewal); `lease_ms`

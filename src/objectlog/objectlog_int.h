@@ -5,6 +5,7 @@
  * open.c    what stands in the store, bootstrap
  * take.c    take-over; changes of the lock by its holder
  * log.c     reading the chain, appending to it
+ * archive.c reading and making archives
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -15,6 +16,7 @@
 
 #include "codec/codec.h"
 #include "env/thread.h"
+#include "fmt/archive.h"
 #include "objectlog/objectlog.h"
 
 #define LOCK_KEY "leader-lock"
@@ -44,7 +46,7 @@ struct objectlog {
     struct cluster_object cluster;
     bool has_cluster;
 
-    struct chain_floor begin; /* of the next read; next_slot 0: the floor */
+    struct chain_floor begin; /* of the next read; zeros: the beginning of the log */
     uint64_t seen_term;       /* highest in the chain as it was read */
     uint64_t term;            /* ours; 0: not taken over */
     uint64_t fence_slot;
@@ -90,6 +92,17 @@ t4_status objectlog_swap_lock(struct objectlog *c, const struct lock_object *nex
                               enum persistence how, struct error *error);
 t4_status objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
                                   struct error *error);
+/*
+ * One object of the chain against what was accepted before it (*t): an accepted segment's entries
+ * go to fn, what is to be passed over is counted.  CORRUPT, or PRECONDITION (a higher term).
+ */
+t4_status objectlog_accept(struct objectlog *c, const char *key, struct t4_slice object,
+                           objectlog_entry_fn *fn, void *arg, struct objectlog_tail *t,
+                           struct error *error);
+/* Reads archives from t->next_slot to the manifest's floor at least. */
+t4_status objectlog_read_archives(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
+                                  struct objectlog_tail *t, struct error *error);
+t4_status objectlog_broken(const char *key, struct error *error, const char *what);
 t4_status objectlog_damaged(const char *key, t4_status status, struct error *error);
 
 #endif

@@ -8,11 +8,15 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <stdio.h>
+
 #include "base/memory.h"
 #include "objectlog/objectlog_int.h"
 
 #define FIRST_PAUSE_NS 50000000u
 #define LONGEST_PAUSE_NS 5000000000u
+#define PAGE_KEYS 1000u /* of a listing */
+#define KEY_BYTES 1024  /* longest key that a store has */
 #define TRIES 5 /* of a request that certainly had no effect, with persistence TRY */
 
 /* The request certainly had no effect, and more of the same will not help soon. */
@@ -132,7 +136,7 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
             return T4_OK;
         }
         if (status == T4_E_PRECONDITION) {
-            status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, current, new_tag,
+            status = objectlog_get(c, key, ARCHIVE_OBJECT_MAX, current, new_tag,
                                    open ? SETTLE : how, error);
             if (status == T4_OK && mine(buffer_slice(current), arg))
                 return T4_OK;
@@ -172,6 +176,103 @@ objectlog_list(struct objectlog *c, const char *prefix, const char *after, uint3
             return T4_OK;
         }
         next = after_failure(c, TRY, status, false, tries, error);
+        if (next != T4_OK)
+            return next;
+    }
+}
+
+/* --- objects that are written once --------------------------------------------------------- */
+
+t4_status
+objectlog_fetch(struct objectlog *c, const char *key, size_t limit, struct buffer *out,
+                struct error *error)
+{
+    t4_status status = objectlog_get(c, key, limit, out, NULL, TRY, error);
+
+    if (status == T4_E_NOTFOUND)
+        error_set(error, status, "the object %s is not in %s", key,
+                  object_url(c->options.store));
+    return status;
+}
+
+static bool
+is_same_body(struct t4_slice object, void *arg)
+{
+    const struct t4_slice *body = arg;
+
+    return slice_equal(object, *body);
+}
+
+t4_status
+objectlog_create(struct objectlog *c, const char *key, struct t4_slice body,
+                 struct error *error)
+{
+    t4_status status = objectlog_put(c, key, body, NULL, is_same_body, &body, TRY,
+                                     &c->object, NULL, error);
+
+    if (status == T4_E_PRECONDITION)
+        return error_set(error, T4_E_EXISTS,
+                         "the object %s is in %s already, with other bytes", key,
+                         object_url(c->options.store));
+    return status;
+}
+
+/* A page of a listing, which may be told twice when it is asked for again. */
+struct page {
+    t4_list_fn *fn;
+    void *arg;
+    char last[KEY_BYTES + 1]; /* key given last */
+    uint32_t given;           /* of this page */
+};
+
+static t4_status
+take_listed(void *arg, struct t4_slice key, const struct t4_object_info *info)
+{
+    struct page *p = arg;
+
+    if (key.len > KEY_BYTES)
+        return T4_E_CORRUPT;
+    if (slice_compare(key, slice_str(p->last)) <= 0)
+        return T4_OK;
+    memcpy(p->last, key.data, key.len);
+    p->last[key.len] = '\0';
+    p->given++;
+    return p->fn(p->arg, key, info);
+}
+
+t4_status
+objectlog_walk(struct objectlog *c, const char *prefix, const char *after, t4_list_fn *fn,
+               void *arg, struct error *error)
+{
+    struct page p = {fn, arg, "", 0};
+    t4_status status;
+
+    snprintf(p.last, sizeof p.last, "%s", after != NULL ? after : "");
+    do {
+        char from[sizeof p.last];
+
+        memcpy(from, p.last, sizeof from);
+        p.given = 0;
+        status = objectlog_list(c, prefix, from, PAGE_KEYS, take_listed, &p, error);
+    } while (status == T4_OK && p.given >= PAGE_KEYS);
+    return status;
+}
+
+t4_status
+objectlog_remove(struct objectlog *c, const struct t4_slice *keys, size_t n,
+                 struct error *error)
+{
+    for (unsigned tries = 1;; tries++) {
+        t4_status next, status = object_remove(c->options.store, keys, n,
+                                               c->options.timeout_ns, error);
+
+        if (status == T4_OK) {
+            note(c, NULL);
+            return T4_OK;
+        }
+        /* Done or not, each of these may be removed again: nothing is left open. */
+        next = after_failure(c, TRY, status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : status,
+                             false, tries, error);
         if (next != T4_OK)
             return next;
     }
