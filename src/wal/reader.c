@@ -21,16 +21,6 @@
 
 #define READ_CHUNK (128u * 1024)
 
-struct wal_reader {
-    struct wal *w;
-    struct cursor cursor;
-    size_t position;     /* of the segment the cursor reads */
-    uint64_t last_index; /* newest known entry of that segment */
-    uint64_t next_index;
-    int64_t min_revision; /* entries below are passed over; 0 once one was returned */
-    uint64_t min_index;   /* and those */
-};
-
 static t4_status
 damaged(const struct segment *s, uint64_t offset, uint64_t index, struct wal *w,
         struct error *error)
@@ -117,20 +107,20 @@ point_below(const struct segment *s, int64_t revision)
 
 /*
  * [w->lock] The last segment before which all revisions are below `revision`; SIZE_MAX:
- * none. *unknown: one that must be indexed before this can be told.
+ * none. *unknown: that one must be indexed before this can be told.
  */
 static size_t
-find_segment(struct wal *w, int64_t revision, struct segment **unknown)
+find_segment(struct wal *w, int64_t revision, bool *unknown)
 {
-    *unknown = NULL;
+    *unknown = false;
     for (size_t i = w->count; i-- > w->region;) {
         struct segment *s = w->segments[i];
 
         if (!s->live)
             continue;
         if (s->before_revision < 0 && !s->indexed) {
-            *unknown = s;
-            return SIZE_MAX;
+            *unknown = true;
+            return i;
         }
         if (s->before_revision >= 0 && s->before_revision < revision)
             return i;
@@ -138,21 +128,37 @@ find_segment(struct wal *w, int64_t revision, struct segment **unknown)
     return SIZE_MAX;
 }
 
+/*
+ * [w->lock] From here on the segment at `position`, and those behind it, are not dropped.
+ */
+static void
+hold(struct wal_reader *r, size_t position)
+{
+    struct wal *w = r->w;
+
+    r->position = position;
+    if (r->reader_link != NULL)
+        return;
+    r->next_reader = w->readers;
+    r->reader_link = &w->readers;
+    if (w->readers != NULL)
+        w->readers->reader_link = &r->next_reader;
+    w->readers = r;
+}
+
+/* Opens the file of the segment that is held, or frees the reader. */
 static t4_status
-open_in(struct wal *w, struct segment *s, size_t position, const struct point *at,
+open_in(struct wal_reader *r, struct segment *s, const struct point *at,
         struct wal_reader **out, struct error *error)
 {
-    struct wal_reader *r = mem_zalloc(sizeof *r);
-    t4_status status;
-
     /* `end` and last_index are learnt at the first read. */
-    status = cursor_open(&r->cursor, w, s, at->offset, at->offset, READ_CHUNK, error);
+    t4_status status =
+        cursor_open(&r->cursor, r->w, s, at->offset, at->offset, READ_CHUNK, error);
+
     if (status != T4_OK) {
-        mem_free(r);
+        wal_reader_close(r);
         return status;
     }
-    r->w = w;
-    r->position = position;
     r->next_index = at->index;
     *out = r;
     return T4_OK;
@@ -162,48 +168,55 @@ t4_status
 wal_reader_open(struct wal *w, int64_t revision, struct wal_reader **out,
                 struct error *error)
 {
-    struct segment *s;
+    struct wal_reader *r = mem_zalloc(sizeof *r);
+    struct segment *s = NULL;
     struct point at = {0};
-    size_t position;
-    bool ready;
-    t4_status status;
+    bool ready = false;
 
     if (revision < 1)
         revision = 1;
-    for (;;) {
+    r->w = w;
+    r->min_revision = revision;
+    while (!ready) {
+        t4_status status = T4_OK;
+        size_t position;
+        bool unknown;
+
         mutex_lock(&w->lock);
-        position = find_segment(w, revision, &s);
+        position = find_segment(w, revision, &unknown);
         if (position != SIZE_MAX) {
+            hold(r, position);
             s = w->segments[position];
-            at = point_below(s, revision);
+            ready = s->indexed && !unknown;
         }
-        ready = position != SIZE_MAX && s->indexed;
-        mutex_unlock(&w->lock);
-        if (position == SIZE_MAX && s == NULL)
-            return error_set(error, T4_E_NOTFOUND,
-                             "revision %" PRId64 " is older than the log in %s", revision,
-                             w->options.dir);
         if (ready)
-            break;
-        status = make_index(w, s, error);
-        if (status != T4_OK)
+            at = point_below(s, revision);
+        mutex_unlock(&w->lock);
+        if (position == SIZE_MAX)
+            status = error_set(error, T4_E_NOTFOUND,
+                               "revision %" PRId64 " is older than the log in %s",
+                               revision, w->options.dir);
+        else if (!ready)
+            status = make_index(w, s, error);
+        if (status != T4_OK) {
+            wal_reader_close(r);
             return status;
+        }
     }
-    status = open_in(w, s, position, &at, out, error);
-    if (status == T4_OK)
-        (*out)->min_revision = revision;
-    return status;
+    return open_in(r, s, &at, out, error);
 }
 
 t4_status
 wal_reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
                    struct error *error)
 {
+    struct wal_reader *r = mem_zalloc(sizeof *r);
     struct segment *s = NULL;
     struct point at = {0};
     size_t position;
-    t4_status status;
 
+    r->w = w;
+    r->min_index = index;
     mutex_lock(&w->lock);
     for (position = w->count; position-- > 0;) {
         s = w->segments[position];
@@ -212,17 +225,17 @@ wal_reader_open_at(struct wal *w, uint64_t index, struct wal_reader **out,
         at = (struct point){SEGMENT_HEADER_BYTES, s->first_index, 0};
         for (size_t k = 0; k < s->points.count && s->points.at[k].index <= index; k++)
             at = s->points.at[k];
+        hold(r, position);
         break;
     }
     mutex_unlock(&w->lock);
-    if (position == SIZE_MAX)
+    if (position == SIZE_MAX) {
+        wal_reader_close(r);
         return error_set(error, T4_E_NOTFOUND,
                          "entry %" PRIu64 " is older than the log in %s", index,
                          w->options.dir);
-    status = open_in(w, s, position, &at, out, error);
-    if (status == T4_OK)
-        (*out)->min_index = index;
-    return status;
+    }
+    return open_in(r, s, &at, out, error);
 }
 
 /* Learns how far the segment can be read by now, or goes on to that of next_index. */
@@ -258,7 +271,9 @@ advance(struct wal_reader *r, struct error *error)
         return status;
     cursor_close(&r->cursor);
     r->cursor = next;
+    mutex_lock(&w->lock);
     r->position = i;
+    mutex_unlock(&w->lock);
     return advance(r, error);
 }
 
@@ -304,6 +319,13 @@ wal_reader_close(struct wal_reader *r)
 {
     if (r == NULL)
         return;
+    mutex_lock(&r->w->lock);
+    if (r->reader_link != NULL) {
+        *r->reader_link = r->next_reader;
+        if (r->next_reader != NULL)
+            r->next_reader->reader_link = r->reader_link;
+    }
+    mutex_unlock(&r->w->lock);
     cursor_close(&r->cursor);
     mem_free(r);
 }

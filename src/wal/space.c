@@ -107,7 +107,7 @@ install(struct wal *w, size_t position, struct segment *s)
         replaced = w->segments[position];
     }
     w->segments[position] = s;
-    count = w->count;
+    count = w->count - w->dropped;
     mutex_unlock(&w->lock);
     segment_free(w, replaced);
     if (w->options.metrics != NULL)
@@ -198,7 +198,7 @@ wal_segments(struct wal *w)
     uint64_t n;
 
     mutex_lock(&w->lock);
-    n = w->count;
+    n = w->count - w->dropped;
     mutex_unlock(&w->lock);
     return n;
 }

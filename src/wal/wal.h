@@ -177,7 +177,16 @@ void wal_roll(struct wal *w);
 bool wal_wants_segment(struct wal *w);
 t4_status wal_prepare(struct wal *w, struct error *error);
 
-uint64_t wal_segments(struct wal *w);
+uint64_t wal_segments(struct wal *w); /* files */
+
+/*
+ * Deletes the oldest segments as far as they hold nothing above `index`, no open reader stands
+ * in or before them, and keep_bytes of segments are left.  `index` must not be above what the
+ * engine has flushed, nor above what a checkpoint holds: entries at or below it are not read
+ * again by recovery.  IO: the rest is kept.  Any one thread at a time.
+ */
+t4_status wal_drop_below(struct wal *w, uint64_t index, uint64_t keep_bytes,
+                         struct error *error);
 
 /*
  * Reads entries back.  Positions at the first entry with revision >= `revision` (entries

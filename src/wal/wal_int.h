@@ -8,6 +8,7 @@
  * space.c    promises, the segment ahead, the reserve file, NOSPACE
  * reader.c   reading entries back, by revision
  * inspect.c  wal_inspect(): a look at the files for people, whatever state they are in
+ * drop.c     deleting the oldest segments
  *
  * Lock order: create_lock before lock.  No I/O is done with `lock` held.
  *
@@ -138,7 +139,9 @@ struct wal {
     struct segment **segments; /* ascending numbers, no holes [lock] */
     size_t count, capacity;    /* [lock] */
     size_t active;             /* position; SIZE_MAX: not started [lock] */
-    size_t region; /* position of the first segment after the last gap [lock] */
+    size_t region;  /* position of the first segment after the last gap [lock] */
+    size_t dropped; /* how many of the first were deleted; their places are kept [lock] */
+    struct wal_reader *readers; /* open ones: what they read is not dropped [lock] */
 
     _Atomic bool dead, nospace, roll;
     _Atomic bool wants;               /* a segment or the reserve file has to be made */
@@ -227,6 +230,18 @@ t4_status cursor_search(struct cursor *c, uint64_t ceiling, struct frame *f, boo
                         struct error *error);
 /* Is everything from c->offset to the end zero?  Does not move. */
 t4_status cursor_zero_rest(struct cursor *c, bool *zero, struct error *error);
+
+/* reader.c */
+struct wal_reader {
+    struct wal *w;
+    struct wal_reader *next_reader, **reader_link; /* in wal.readers [lock] */
+    struct cursor cursor;
+    size_t position;     /* of the segment the cursor reads [lock] */
+    uint64_t last_index; /* newest known entry of that segment */
+    uint64_t next_index;
+    int64_t min_revision; /* entries below are passed over; 0 once one was returned */
+    uint64_t min_index;   /* and those */
+};
 
 /* append.c */
 t4_status wal_dead(struct wal *w, struct error *error); /* marks dead; returns IO */
