@@ -1,0 +1,227 @@
+/*
+ * publish.c - from a mark to a checkpoint in the manifest.
+ *
+ * Order: files, run indexes, the checkpoint's object, then the manifest that names it by
+ * compare-and-swap.  If that fails, the objects are orphans, which are removed when a newer
+ * checkpoint stands (or a newer leader).
+ *
+ * A fold is made between two checkpoints, for the runs of the newest one, and is named by the
+ * next.  Its objects bear an index above the newest checkpoint's, so that nobody takes them for
+ * orphans meanwhile; so no checkpoint is published while a fold is being written.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "checkpoint/checkpoint_int.h"
+
+t4_status
+publish_manifest(struct checkpointer *c, struct manifest_object *next,
+                 struct error *error)
+{
+    next->term = c->options.term;
+    if (next->generation < c->options.generation)
+        next->generation = c->options.generation;
+    return objectlog_write_manifest(c->log, c->options.term, next, error);
+}
+
+t4_status
+publish_survey(struct checkpointer *c, uint64_t last, struct error *error)
+{
+    return log_read(c->log, c->options.wal,
+                    &objectlog_manifest(c->log)->newest.place, c->survey.index, last,
+                    survey_entry, &c->survey, error);
+}
+
+/* The runs of the newest checkpoint, those that were folded replaced by what became of them. */
+static void
+begin_list(const struct checkpointer *c, struct run_list *list)
+{
+    const struct checkpoint_object *newest = &objectlog_manifest(c->log)->newest;
+
+    *list = (struct run_list){.n = newest->n_runs};
+    memcpy(list->run, newest->run, newest->n_runs * sizeof list->run[0]);
+    if (!c->has_fold || c->fold_inputs != list->n ||
+        memcmp(list->run, c->folded_run, list->n * sizeof list->run[0]) != 0)
+        return;
+    list->n = !c->fold_is_empty;
+    list->run[0] = c->fold;
+}
+
+static t4_status
+build(struct checkpointer *c, struct run_list *list, uint64_t last, struct error *error)
+{
+    const struct checkpoint_object *newest = &objectlog_manifest(c->log)->newest;
+    struct run_target target = {.log = c->log,
+                                .term = c->options.term,
+                                .index = last,
+                                .metrics = c->options.metrics,
+                                .between = checkpointer_between,
+                                .arg = c};
+    struct chain_floor place = newest->place;
+    struct builder b;
+    t4_status status;
+
+    builder_begin(&b, &target, list, newest->index, last, c->survey.compacted,
+                  c->options.build_bytes);
+    status = log_read(c->log, c->options.wal, &place, newest->index, last, builder_entry,
+                      &b, error);
+    if (status == T4_OK)
+        status = builder_end(&b, error);
+    builder_free(&b);
+    return status;
+}
+
+static void
+fill(const struct checkpointer *c, const struct checkpoint_mark *mark,
+     const struct run_list *list, struct checkpoint_object *o)
+{
+    const struct manifest_object *m = objectlog_manifest(c->log);
+
+    *o = (struct checkpoint_object){.cluster_id = m->cluster_id,
+                                    .lineage = m->lineage,
+                                    .generation = c->options.generation > m->generation
+                                                      ? c->options.generation
+                                                      : m->generation,
+                                    .term = c->options.term,
+                                    .index = mark->index,
+                                    .revision = c->survey.revision,
+                                    .compacted = c->survey.compacted,
+                                    .time_ms = c->survey.time_ms,
+                                    .place = mark->place,
+                                    .n_runs = list->n};
+    memcpy(o->run, list->run, list->n * sizeof o->run[0]);
+}
+
+static t4_status
+put_checkpoint(struct checkpointer *c, const struct checkpoint_object *o,
+               uint8_t sha[SHA256_BYTES], struct error *error)
+{
+    struct buffer object = {0};
+    char key[CHECKPOINT_KEY_BYTES];
+    t4_status status;
+
+    checkpoint_encode(&object, o);
+    sha256(buffer_slice(&object), sha);
+    checkpoint_key(key, o->term, o->revision, o->index);
+    status = objectlog_create(c->log, key, buffer_slice(&object), error);
+    buffer_free(&object);
+    return status;
+}
+
+static void
+report(struct checkpointer *c, const struct checkpoint_object *o, uint64_t began)
+{
+    struct metrics *m = c->options.metrics;
+    char index[24], revision[24], runs[24];
+
+    snprintf(index, sizeof index, "%" PRIu64, o->index);
+    snprintf(revision, sizeof revision, "%" PRId64, o->revision);
+    snprintf(runs, sizeof runs, "%" PRIu32, o->n_runs);
+    LOG_INFO("checkpoint", "index", index, "revision", revision, "runs", runs, NULL);
+    if (m != NULL) {
+        metric_add(m, METRIC_CHECKPOINTS, 1);
+        metric_observe(m, METRIC_CHECKPOINT_SECONDS, checkpointer_now(c) - began);
+    }
+}
+
+t4_status
+publish(struct checkpointer *c, const struct checkpoint_mark *mark, struct error *error)
+{
+    uint64_t began = checkpointer_now(c);
+    struct checkpoint_object o;
+    struct manifest_object next;
+    struct run_list list;
+    uint8_t sha[SHA256_BYTES];
+    t4_status status = publish_survey(c, mark->index, error);
+
+    if (status != T4_OK)
+        return status;
+    begin_list(c, &list);
+    status = build(c, &list, mark->index, error);
+    if (status != T4_OK)
+        return error_wrap(error, "the checkpoint at entry %" PRIu64, mark->index), status;
+    fill(c, mark, &list, &o);
+    status = put_checkpoint(c, &o, sha, error);
+    if (status != T4_OK)
+        return status;
+    next = *objectlog_manifest(c->log);
+    list_add(&next, &o, sha);
+    status = publish_manifest(c, &next, error);
+    if (status != T4_OK)
+        return status;
+    c->has_fold = false;
+    c->dirty = true;
+    c->survey = (struct survey){.index = o.index,
+                                .revision = o.revision,
+                                .compacted = o.compacted,
+                                .time_ms = o.time_ms};
+    report(c, &o, began);
+    return T4_OK;
+}
+
+t4_status
+publish_fold(struct checkpointer *c, struct error *error)
+{
+    const struct checkpoint_object *newest = &objectlog_manifest(c->log)->newest;
+    struct run_target target = {.log = c->log,
+                                .term = c->options.term,
+                                .index = newest->index + 1,
+                                .metrics = c->options.metrics,
+                                .between = checkpointer_between_archiving,
+                                .arg = c};
+    uint64_t began = checkpointer_now(c);
+    t4_status status;
+
+    c->fold_inputs = newest->n_runs;
+    memcpy(c->folded_run, newest->run, newest->n_runs * sizeof newest->run[0]);
+    status = fold_runs(&target, c->folded_run, c->fold_inputs, &c->fold, error);
+    if (status != T4_OK && status != T4_E_NOTFOUND)
+        return error_wrap(error, "folding the runs of the newest checkpoint"), status;
+    c->fold_is_empty = status == T4_E_NOTFOUND;
+    c->has_fold = true;
+    if (c->options.metrics != NULL) {
+        metric_add(c->options.metrics, METRIC_CHECKPOINT_FOLDS, 1);
+        metric_add(c->options.metrics, METRIC_CHECKPOINT_REUSED, (int64_t)target.reused);
+        metric_observe(c->options.metrics, METRIC_CHECKPOINT_SECONDS,
+                       checkpointer_now(c) - began);
+    }
+    return T4_OK;
+}
+
+t4_status
+publish_retirement(struct checkpointer *c, struct error *error)
+{
+    struct manifest_object next = *objectlog_manifest(c->log);
+    uint64_t now_ms = c->survey.time_ms > next.newest.time_ms ? c->survey.time_ms
+                                                              : next.newest.time_ms;
+    uint64_t retention_ms = c->options.retention_ns / 1000000;
+    bool changed = list_retire(&next, now_ms, retention_ms);
+    struct checkpoint_object oldest;
+    t4_status status;
+
+    if (list_oldest_serves(&next, now_ms, retention_ms)) {
+        const struct chain_floor *place = &oldest.place;
+
+        status = collect_checkpoint(c->log, &next.checkpoint[next.n_checkpoints - 1],
+                                    &oldest, error);
+        if (status != T4_OK)
+            return status;
+        if (place->next_slot > next.floor.next_slot)
+            place = &next.floor;
+        if (c->options.remembered != NULL &&
+            c->options.remembered(c->options.arg) < place->last_index)
+            c->dirty = true; /* in the next round */
+        else if (place->next_slot > next.archive.next_slot) {
+            next.archive = *place;
+            changed = true;
+        }
+    }
+    if (!changed)
+        return T4_OK;
+    status = publish_manifest(c, &next, error);
+    c->dirty |= status == T4_OK;
+    return status;
+}
