@@ -121,8 +121,7 @@ end_part(struct builder *b, uint64_t last, struct error *error)
     sst_reduce_free(&reduce);
     run_index_free(&run);
     if (status == T4_OK) {
-        memmove(&b->list->run[1], &b->list->run[0],
-                b->list->n * sizeof b->list->run[0]);
+        memmove(&b->list->run[1], &b->list->run[0], b->list->n * sizeof b->list->run[0]);
         b->list->run[0] = made;
         b->list->n++;
     }
@@ -177,13 +176,14 @@ builder_entry(void *arg, uint64_t index, struct t4_slice bytes, struct error *er
         error_set(error, T4_E_CORRUPT,
                   "log entry %" PRIu64 " has a valid checksum but cannot be decoded",
                   index);
-        return error_hint(
-            error, "it was written by another version of t4: start that version");
+        return error_hint(error,
+                          "it was written by another version of t4: start that version");
     }
     b->bytes += bytes.len;
     b->revision = e.revision;
     b->after = index;
-    return b->bytes >= b->part_bytes && index < b->last ? end_part(b, index, error) : T4_OK;
+    return b->bytes >= b->part_bytes && index < b->last ? end_part(b, index, error)
+                                                        : T4_OK;
 }
 
 t4_status

@@ -138,8 +138,8 @@ due(const struct checkpointer *c, uint64_t now, uint64_t *sleep_ns)
     earlier(&next, at);
     if (at <= now)
         work |= WORK_CHECKPOINT;
-    if (!c->has_fold && fold_is_due(newest->run, newest->n_runs,
-                                    (uint32_t)c->options.fold_runs))
+    if (!c->has_fold &&
+        fold_is_due(newest->run, newest->n_runs, (uint32_t)c->options.fold_runs))
         work |= WORK_FOLD;
     at = collect_at(c);
     earlier(&next, at);
@@ -203,10 +203,14 @@ look_back(struct checkpointer *c, struct error *error)
     struct checkpoint_mark mark;
     t4_status status = T4_OK;
 
-    c->survey = m->n_checkpoints > 0
-                    ? (struct survey){newest->index, newest->revision, newest->compacted,
-                                      newest->time_ms, 0, 0, false}
-                    : (struct survey){.revision = 1, .compacted = -1};
+    c->survey = m->n_checkpoints > 0 ? (struct survey){newest->index,
+                                                       newest->revision,
+                                                       newest->compacted,
+                                                       newest->time_ms,
+                                                       0,
+                                                       0,
+                                                       false}
+                                     : (struct survey){.revision = 1, .compacted = -1};
     mutex_lock(&c->lock);
     mark = c->mark;
     bytes = c->bytes;

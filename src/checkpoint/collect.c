@@ -100,9 +100,8 @@ find_known(const struct collector *g, const struct checkpoint_run *run)
 {
     struct known_run *k = g->known;
 
-    while (k != NULL &&
-           (memcmp(k->name.sha256, run->sha256, SHA256_BYTES) != 0 ||
-            k->name.term != run->term || k->name.index != run->index))
+    while (k != NULL && (memcmp(k->name.sha256, run->sha256, SHA256_BYTES) != 0 ||
+                         k->name.term != run->term || k->name.index != run->index))
         k = k->next;
     return k;
 }
@@ -150,8 +149,8 @@ collect_checkpoint(struct objectlog *log, const struct checkpoint_name *name,
                      ? checkpoint_decode(buffer_slice(&object), out)
                      : T4_E_CORRUPT;
         if (status != T4_OK)
-            error_set(error, status, "the object %s is not the one that the manifest lists",
-                      key);
+            error_set(error, status,
+                      "the object %s is not the one that the manifest lists", key);
     } else if (status == T4_E_NOTFOUND) {
         status = error_set(error, T4_E_CORRUPT,
                            "the object %s is gone, although the manifest lists it", key);
@@ -517,12 +516,9 @@ show_retirements(const struct gc_options *o, const struct manifest_object *m)
 t4_status
 checkpoint_gc(const struct gc_options *o, struct gc_result *result, struct error *error)
 {
-    struct objectlog_options options = {.env = o->env,
-                                        .store = o->store,
-                                        .address = "",
-                                        .timeout_ns = o->timeout_ns};
-    struct collector g = {
-        .dry_run = o->dry_run, .arg = o->arg, .removing = o->removing};
+    struct objectlog_options options = {
+        .env = o->env, .store = o->store, .address = "", .timeout_ns = o->timeout_ns};
+    struct collector g = {.dry_run = o->dry_run, .arg = o->arg, .removing = o->removing};
     enum objectlog_found found;
     t4_status status = objectlog_open(&options, &g.log, &found, error);
 

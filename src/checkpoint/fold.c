@@ -27,7 +27,7 @@ fold_is_due(const struct checkpoint_run *run, uint32_t n, uint32_t most)
 struct input {
     struct objectlog *log;
     struct run_index run;
-    size_t next; /* file */
+    size_t next; /* file; behind the last one come the system records of the index */
     struct buffer object;
     struct sst *sst;
     struct sst_cursor cursor;
@@ -46,13 +46,22 @@ close_file(struct input *in)
 static t4_status
 open_next(struct input *in, struct error *error)
 {
-    const struct run_sst *file = &in->run.sst[in->next];
+    const struct run_sst *file;
     char key[SST_KEY_BYTES];
     t4_status status;
 
     close_file(in);
-    if (in->next == in->run.n)
+    if (in->next == in->run.n && in->run.system.len > 0) {
+        status = sst_open(buffer_slice(&in->run.system), &in->sst, error);
+        if (status != T4_OK)
+            return error_wrap(error, "the system records of a run"), status;
+        sst_cursor_init(&in->cursor, in->sst);
+        in->next++;
+        return T4_OK;
+    }
+    if (in->next >= in->run.n)
         return T4_E_NOTFOUND;
+    file = &in->run.sst[in->next];
     sst_key(key, file->info.sha256, file->term, file->index);
     status = objectlog_fetch(in->log, key, SST_OBJECT_MAX, &in->object, error);
     if (status == T4_E_NOTFOUND) {

@@ -30,9 +30,8 @@ publish_manifest(struct checkpointer *c, struct manifest_object *next,
 t4_status
 publish_survey(struct checkpointer *c, uint64_t last, struct error *error)
 {
-    return log_read(c->log, c->options.wal,
-                    &objectlog_manifest(c->log)->newest.place, c->survey.index, last,
-                    survey_entry, &c->survey, error);
+    return log_read(c->log, c->options.wal, &objectlog_manifest(c->log)->newest.place,
+                    c->survey.index, last, survey_entry, &c->survey, error);
 }
 
 /* The runs of the newest checkpoint, those that were folded replaced by what became of them. */
@@ -195,8 +194,8 @@ t4_status
 publish_retirement(struct checkpointer *c, struct error *error)
 {
     struct manifest_object next = *objectlog_manifest(c->log);
-    uint64_t now_ms = c->survey.time_ms > next.newest.time_ms ? c->survey.time_ms
-                                                              : next.newest.time_ms;
+    uint64_t now_ms =
+        c->survey.time_ms > next.newest.time_ms ? c->survey.time_ms : next.newest.time_ms;
     uint64_t retention_ms = c->options.retention_ns / 1000000;
     bool changed = list_retire(&next, now_ms, retention_ms);
     struct checkpoint_object oldest;

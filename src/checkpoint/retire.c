@@ -30,7 +30,8 @@ make_room(struct manifest_object *m)
     uint64_t least = UINT64_MAX;
 
     for (uint32_t i = KEPT_LEAST; i + 1 < m->n_checkpoints; i++) {
-        uint64_t newer = m->checkpoint[i - 1].time_ms, older = m->checkpoint[i + 1].time_ms;
+        uint64_t newer = m->checkpoint[i - 1].time_ms,
+                 older = m->checkpoint[i + 1].time_ms;
         uint64_t gap = newer > older ? newer - older : 0;
 
         if (gap < least) {

@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "checkpoint/checkpoint_int.h"
+#include "fmt/entry.h"
 
 /* --- sets of files ------------------------------------------------------------------------ */
 
@@ -137,26 +138,33 @@ finish_file(struct run_target *t, struct sst_writer *w, struct buffer *object,
 
 static t4_status
 write_files(struct run_target *t, struct sst_source *records, struct sst_writer *w,
-            struct run_index *run, uint64_t *bytes, struct error *error)
+            struct sst_writer *system, struct run_index *run, uint64_t *bytes,
+            struct error *error)
 {
     struct buffer object = {0};
+    struct sst_info info;
     t4_status status;
 
     for (;;) {
         struct t4_slice key, value;
 
         status = records->next(records->state, &key, &value, error);
-        if (status == T4_OK && sst_writer_records(w) > 0 && sst_cut_here(w, key))
-            status = finish_file(t, w, &object, run, bytes, error);
-        if (status == T4_OK)
-            status = sst_writer_add(w, key, value, error);
+        if (status == T4_OK && key.data[0] == SPACE_SYSTEM) {
+            status = sst_writer_add(system, key, value, error);
+        } else if (status == T4_OK) {
+            if (sst_writer_records(w) > 0 && sst_cut_here(w, key))
+                status = finish_file(t, w, &object, run, bytes, error);
+            if (status == T4_OK)
+                status = sst_writer_add(w, key, value, error);
+        }
         if (status != T4_OK)
             break;
     }
     if (status == T4_E_NOTFOUND) /* the end of the records */
-        status = sst_writer_records(w) > 0
-                     ? finish_file(t, w, &object, run, bytes, error)
-                     : T4_OK;
+        status = sst_writer_records(w) > 0 ? finish_file(t, w, &object, run, bytes, error)
+                                           : T4_OK;
+    if (status == T4_OK && sst_writer_records(system) > 0)
+        status = sst_writer_finish(system, &run->system, &info, error);
     buffer_free(&object);
     return status;
 }
@@ -186,13 +194,15 @@ run_write(struct run_target *t, struct sst_source *records, struct run_index *ru
     struct sst_filter_builder filter = {0};
     /* A base has every key: its filter would exclude hardly anything. */
     struct sst_writer *w = sst_writer_new(run->is_base ? NULL : &filter);
+    struct sst_writer *system = sst_writer_new(NULL);
     t4_status status;
 
     *out = (struct checkpoint_run){
         .term = t->term, .index = t->index, .is_base = run->is_base};
-    status = write_files(t, records, w, run, &out->bytes, error);
+    status = write_files(t, records, w, system, run, &out->bytes, error);
+    sst_writer_free(system);
     sst_writer_free(w);
-    if (status == T4_OK && run->n == 0)
+    if (status == T4_OK && run->n == 0 && run->system.len == 0)
         status = T4_E_NOTFOUND;
     if (status == T4_OK && !run->is_base)
         sst_filter_build(&filter, &run->filter);

@@ -42,8 +42,7 @@ read_chain(struct objectlog *log, const struct chain_floor *place, struct part *
     status = objectlog_read(log, take_part, p, &tail, error);
     if (status == T4_OK && p->given != p->last)
         status = error_set(error, T4_E_CORRUPT,
-                           "the chain ends before entry %" PRIu64
-                           ", which was accepted",
+                           "the chain ends before entry %" PRIu64 ", which was accepted",
                            p->last);
     return status;
 }
