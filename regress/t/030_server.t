@@ -142,7 +142,7 @@ def refused_options():
         (["--lisen=127.0.0.1:1"], {}, ["--lisen", "--listen?"]),
         ([], {"T4_THREADS": "many"}, ["T4_THREADS", '"many"', "1 to 64"]),
         (["--client-tls-cert=x"], {}, ["--client-tls-cert", "TLS", "does not have"]),
-        (["--history-retention=1h"], {}, ["--history-retention", "checkpoints", "not have"]),
+        (["--checkpoint-entries=9"], {}, ["--checkpoint-entries", "checkpoints", "not have"]),
         (["--s3-secret-access-key=x"], {}, ["T4_S3_SECRET_ACCESS_KEY", "command line"]),
         ([], {"T4_AUTH_ENABLED": "true"}, ["T4_AUTH_ENABLED", "users and roles"]),
         ([], {"T4_PEER_LISTEN": "x:1"}, ["T4_PEER_LISTEN", "cluster"]),

@@ -47,14 +47,17 @@ struct checkpointer_options {
     uint64_t timeout_ns;        /* of one request */
     uint64_t first_pause_ns;    /* before the second try; 0: 50 ms */
     uint64_t term, generation;  /* led by */
-    struct wal *wal; /* NULL, or if it does not reach back: entries are read from the chain */
+    struct wal
+        *wal; /* NULL, or if it does not reach back: entries are read from the chain */
 
-    uint64_t interval_ns;       /* most time that an entry waits for a checkpoint */
-    uint64_t interval_bytes;    /* ... and most log */
-    uint64_t least_interval_ns; /* between two checkpoints; 0: the lesser of 60 s and the interval */
-    uint64_t retention_ns;      /* how far back states can be restored; 0: two checkpoints */
-    uint64_t fold_runs;         /* fold when there are that many; 0: 16 */
-    uint64_t build_bytes;       /* log that makes one run: 32 MiB everywhere (0), but in tests */
+    uint64_t interval_ns;    /* most time that an entry waits for a checkpoint */
+    uint64_t interval_bytes; /* ... and most log */
+    uint64_t
+        least_interval_ns; /* between two checkpoints; 0: the lesser of 60 s and the interval */
+    uint64_t retention_ns; /* how far back states can be restored; 0: two checkpoints */
+    uint64_t fold_runs;    /* fold when there are that many; 0: 16 */
+    uint64_t
+        build_bytes; /* log that makes one run: 32 MiB everywhere (0), but in tests */
     struct metrics *metrics;
 
     /* Called on the checkpointer's thread, with no lock held. */
@@ -106,9 +109,9 @@ struct gc_options {
     void (*retiring)(void *arg, const struct checkpoint_name *checkpoint);
 };
 struct gc_result {
-    uint64_t objects, bytes; /* deleted, or that would be */
+    uint64_t objects, bytes;   /* deleted, or that would be */
     uint64_t kept, kept_bytes; /* of these kinds: reached, or not old enough to tell */
-    bool pinned;             /* something lies below branches/: nothing is deleted */
+    bool pinned;               /* something lies below branches/: nothing is deleted */
 };
 /*
  * Deletes what the manifest does not reach and is older than its newest checkpoint, or of a lower

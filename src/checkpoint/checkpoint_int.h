@@ -24,7 +24,8 @@
 #include "sst/sst.h"
 
 #define SECOND UINT64_C(1000000000)
-#define BUILD_BYTES (32u << 20) /* log that is sorted at a time; part of what makes a run */
+#define BUILD_BYTES                                                                      \
+    (32u << 20) /* log that is sorted at a time; part of what makes a run */
 #define RUN_OBJECT_MAX (256u << 20)
 #define SST_OBJECT_MAX (96u << 20) /* one record of the largest size, and the rest */
 #define FOLD_RUNS 16u
@@ -91,9 +92,9 @@ struct survey {
 typedef t4_status log_entry_fn(void *arg, uint64_t index, struct t4_slice entry,
                                struct error *error);
 /* Entries after + 1 to last, from the local log or else from the chain from `place` on. */
-t4_status log_read(struct objectlog *log, struct wal *wal, const struct chain_floor *place,
-                   uint64_t after, uint64_t last, log_entry_fn *fn, void *arg,
-                   struct error *error);
+t4_status log_read(struct objectlog *log, struct wal *wal,
+                   const struct chain_floor *place, uint64_t after, uint64_t last,
+                   log_entry_fn *fn, void *arg, struct error *error);
 log_entry_fn survey_entry; /* arg: struct survey */
 
 /* --- building and folding ------------------------------------------------------------------- */
@@ -115,7 +116,8 @@ struct builder {
     struct buffer arena, ikey; /* records of the part at hand */
     struct record *record;
     size_t n, capacity;
-    uint64_t bytes, part_first; /* log bytes of the part; the part begins above this entry */
+    uint64_t bytes,
+        part_first; /* log bytes of the part; the part begins above this entry */
     int64_t revision;
 };
 
@@ -165,7 +167,8 @@ struct collector {
     uint64_t term; /* of the manifest that may be acted on */
     bool dry_run;
     void *arg;
-    void (*removing)(void *arg, const char *key, uint64_t bytes); /* NULL: nobody is told */
+    void (*removing)(void *arg, const char *key,
+                     uint64_t bytes); /* NULL: nobody is told */
 
     struct known_run *known;
     uint64_t *slot; /* accepted ones that archives of ours hold, not deleted yet */

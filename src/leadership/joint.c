@@ -616,6 +616,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
                                         .generation = j.generation,
                                         .object_frontier = l->uploaded,
                                         .object_revision = l->revision,
+                                        .place = l->memory.place,
                                         .all_leases_full = !whole};
     return status;
 }

@@ -270,6 +270,18 @@ leadership_synced(struct leadership *l, uint64_t index, size_t bytes)
     mutex_unlock(&l->lock);
 }
 
+uint64_t
+leadership_remembered(struct leadership *l)
+{
+    return atomic_load(&l->remembered);
+}
+
+void
+leadership_remember(struct leadership *l)
+{
+    atomic_store(&l->remember, true);
+}
+
 void
 leadership_hurry(struct leadership *l)
 {

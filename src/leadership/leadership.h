@@ -45,6 +45,7 @@ struct leadership_acquired {
     uint64_t term, generation;
     uint64_t object_frontier; /* index up to which the chain holds the log */
     int64_t object_revision;  /* of that entry */
+    struct chain_floor place; /* where the chain goes on behind it */
     bool all_leases_full; /* a reset entry was appended: every lease gets its full time */
 };
 
@@ -82,6 +83,12 @@ struct leadership_options {
                           struct error *error);
     /* The chain holds everything up to `index`; the revisions are those after that entry. */
     void (*uploaded)(void *arg, uint64_t index, int64_t revision, int64_t compacted);
+    /*
+     * The same, after everything else that is done with it: `bytes` of entries were accepted, the
+     * chain goes on at `place`.  For what follows the chain (checkpoints).
+     */
+    void (*accepted)(void *arg, uint64_t index, uint64_t bytes,
+                     const struct chain_floor *place);
     /* Another server leads.  Nothing may be acknowledged any more. */
     void (*deposed)(void *arg, const struct error *why);
     /* The store is damaged, refuses us for good, or the log failed. */
@@ -135,6 +142,12 @@ enum leadership_state leadership_state(struct leadership *l);
 
 /* The log is durable here up to `index`; `bytes` more than at the last call.  Sync thread. */
 void leadership_synced(struct leadership *l, uint64_t index, size_t bytes);
+/*
+ * Index up to which the directory's memory says, durably, that the chain was read: a start reads
+ * on from there.  leadership_remember(): bring it up to date with the next segment.  Any thread.
+ */
+uint64_t leadership_remembered(struct leadership *l);
+void leadership_remember(struct leadership *l);
 /* Somebody waits for the upload of what is synced: do it now.  Any thread. */
 void leadership_hurry(struct leadership *l);
 /*

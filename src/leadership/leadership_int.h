@@ -96,6 +96,8 @@ struct leadership {
     _Atomic bool leads;
     _Atomic uint64_t lease_until_ns;
     _Atomic bool renew_wanted;
+    _Atomic uint64_t remembered; /* memory.place.last_index as it stands on the disk */
+    _Atomic bool remember;       /* write the memory behind the next segment */
     _Atomic uint64_t unproven_since_ns;
 
     /* [store thread] the newest uploaded entry */

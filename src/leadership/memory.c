@@ -113,8 +113,10 @@ memory_write(struct leadership *l, struct error *error)
     t4_status status =
         env_replace_file(env, l->data_dir, NAME, memory_text, &l->memory, error);
 
-    if (status == T4_OK)
+    if (status == T4_OK) {
         l->stored = l->memory;
+        atomic_store(&l->remembered, l->memory.place.last_index);
+    }
     l->stored_ns = env->boot_ns(env->state);
     return status;
 }

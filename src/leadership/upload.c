@@ -280,7 +280,10 @@ upload(struct leadership *l, struct error *error)
         return status;
     /* Accepted in the chain, and only now told (chain.pml -DEARLY shows the loss). */
     l->options.uploaded(l->options.arg, b.last, b.revision, b.compacted);
-    return now_ns(l) - l->stored_ns > MEMORY_NS ? memory_write(l, error) : T4_OK;
+    if (atomic_exchange(&l->remember, false) || now_ns(l) - l->stored_ns > MEMORY_NS)
+        status = memory_write(l, error);
+    l->options.accepted(l->options.arg, b.last, l->raw.len, &l->memory.place);
+    return status;
 }
 
 /* --- rule and lease -------------------------------------------------------------------------------------- */

@@ -226,6 +226,24 @@ remainders_done(struct node_request *r)
     atomic_fetch_and(&n->internal_pending, ~REMAINDERS_PENDING);
 }
 
+/*
+ * The oldest segments of the log go when neither recovery nor, within the bound, a watch needs
+ * them.  The engine in memory begins with the log's first entry each time.
+ */
+static void
+drop_segments(struct node *n)
+{
+    uint64_t index = atomic_load(&n->covered), flushed = mvcc_flushed_index(n->mvcc);
+    struct error error;
+
+    if (n->options.engine_ops == NULL || index == 0)
+        return;
+    if (wal_drop_below(n->wal, index < flushed ? index : flushed,
+                       n->options.wal_keep_bytes, &error) != T4_OK)
+        LOG_WARN("an old segment of the log cannot be deleted", "reason", error.message,
+                 NULL);
+}
+
 /* What is due now; returns how long to sleep afterwards. */
 static uint64_t
 keep(struct node *n)
@@ -249,6 +267,7 @@ keep(struct node *n)
             node_fatal(n, &error);
         }
     }
+    drop_segments(n);
     /* Each time: whoever else sets a cause may have raced with somebody that cleared one. */
     atomic_store(&n->wal_full, wal_nospace(n->wal));
     background_space(n);

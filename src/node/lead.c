@@ -85,6 +85,82 @@ on_rebase(void *arg, const struct checkpoint_object *c, struct error *error)
     return status;
 }
 
+/* --- checkpoints --------------------------------------------------------------------------- */
+
+/* What a checkpoint holds need not be kept on this disk: the keeper drops it. */
+static void
+on_covered(void *arg, uint64_t index)
+{
+    struct node *n = arg;
+
+    atomic_store(&n->covered, index);
+    leadership_remember(
+        n->lead); /* before the log below it may go: see on_remembered() */
+}
+
+static uint64_t
+on_remembered(void *arg)
+{
+    struct node *n = arg;
+
+    return leadership_remembered(n->lead);
+}
+
+/* Leadership finds out by itself. */
+static void
+on_manifest_taken(void *arg, const struct error *why)
+{
+    (void)arg;
+    LOG_WARN("no more checkpoints are made here", "reason", why->message, NULL);
+}
+
+/* [store thread] */
+static void
+start_checkpoints(struct node *n, uint64_t term, const struct checkpoint_mark *mark)
+{
+    const struct node_options *o = &n->options;
+    struct checkpointer_options options = {
+        .env = o->env,
+        .store = o->store,
+        .incarnation = n->identity.incarnation,
+        .address = n->advertise_urls,
+        .timeout_ns = o->store_timeout_ns,
+        .term = term,
+        .generation = n->identity.generation,
+        .wal = n->wal,
+        .interval_ns = o->checkpoint_interval_ns,
+        .interval_bytes = o->checkpoint_bytes,
+        .retention_ns = o->history_retention_ns,
+        .metrics = &n->metrics,
+        .arg = n,
+        .covered = on_covered,
+        .remembered = on_remembered,
+        .deposed = on_manifest_taken,
+    };
+    struct checkpointer *c;
+
+    if (o->checkpoint_interval_ns == 0) /* none are wanted */
+        return;
+    c = checkpointer_new(&options);
+    checkpointer_start(c, mark);
+    atomic_store(&n->checkpoints, c);
+}
+
+static void
+on_accepted(void *arg, uint64_t index, uint64_t bytes, const struct chain_floor *place)
+{
+    struct node *n = arg;
+    struct checkpoint_mark mark = {index, bytes, *place};
+    struct checkpointer *c = atomic_load(&n->checkpoints);
+
+    if (c != NULL)
+        checkpointer_mark(c, &mark);
+    else /* the built-in store: its term was taken for this segment */
+        start_checkpoints(n, atomic_load(&n->term), &mark);
+}
+
+/* --- events, continued ---------------------------------------------------------------------- */
+
 static t4_status
 on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
 {
@@ -99,6 +175,11 @@ on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
     mutex_unlock(&n->role);
     if (status != T4_OK)
         return status;
+    if (!n->options.store_is_built_in) {
+        struct checkpoint_mark mark = {a->object_frontier, 0, a->place};
+
+        start_checkpoints(n, a->term, &mark);
+    }
     snprintf(term, sizeof term, "%" PRIu64, a->term);
     snprintf(revision, sizeof revision, "%" PRId64, commit_published(n).revision);
     LOG_INFO("leading", "store", object_url(n->options.store), "term", term, "revision",
@@ -127,6 +208,8 @@ on_deposed(void *arg, const struct error *why)
     struct node *n = arg;
 
     atomic_store(&n->leading, false);
+    if (atomic_load(&n->checkpoints) != NULL)
+        checkpointer_stop(n->checkpoints);
     commit_depose(n);
     if (n->hub != NULL && !atomic_exchange(&n->hub_stopped, true))
         watch_hub_stop(n->hub, ETCD_NO_LEADER);
@@ -178,6 +261,7 @@ lead_identify(struct node *n, struct error *error)
         .rebase = on_rebase,
         .acquired = on_acquired,
         .uploaded = on_uploaded,
+        .accepted = on_accepted,
         .deposed = on_deposed,
         .failed = on_failed,
         .unproven = on_unproven,
@@ -241,7 +325,12 @@ lead_start(struct node *n, struct error *error)
 void
 lead_stop(struct node *n)
 {
+    struct checkpointer *c = atomic_load(&n->checkpoints);
+
+    if (c != NULL)
+        checkpointer_stop(c);
     if (n->lead_started)
-        leadership_stop(n->lead, STOP_NS);
+        leadership_stop(n->lead,
+                        STOP_NS); /* and cancels what is under way in the store */
     n->lead_started = false;
 }

@@ -34,6 +34,10 @@ node_options_default(struct node_options *o)
         .lease_ms = 6000,
         .upload_age_ns = 10 * (uint64_t)1000000000,
         .store_timeout_ns = 20 * (uint64_t)1000000000,
+        .checkpoint_interval_ns = 900 * (uint64_t)1000000000,
+        .checkpoint_bytes = 64 * (uint64_t)MIB,
+        .history_retention_ns = 86400 * (uint64_t)1000000000,
+        .wal_keep_bytes = 1024 * (uint64_t)MIB,
         .store_grace_ns = 5 * (uint64_t)1000000000,
     };
 }
@@ -123,6 +127,7 @@ release(struct node *n)
     if (n->hub != NULL)
         watch_hub_free(n->hub);
     base_free(n);
+    checkpointer_free(n->checkpoints);
     leadership_free(n->lead);
     if (n->wal != NULL)
         wal_close(n->wal);
@@ -385,6 +390,8 @@ node_status(struct node *n, struct node_status *out)
     out->began_from_checkpoint = n->hydration != NULL;
     if (n->hydration != NULL)
         hydration_look(n->hydration, &out->hydration);
+    if (atomic_load(&n->checkpoints) != NULL)
+        checkpointer_look(n->checkpoints, &out->checkpoint);
 }
 
 bool

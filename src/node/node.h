@@ -15,6 +15,7 @@
 #define NODE_NODE_H
 
 #include "base/metrics.h"
+#include "checkpoint/checkpoint.h"
 #include "env/env.h"
 #include "env/workers.h"
 #include "hydrate/hydrate.h"
@@ -47,6 +48,13 @@ struct node_options {
     enum commit_rule commit_rule; /* with a store: what makes an entry committed */
     bool take_over_now, discard_divergent_tail, unsafe_store;
     uint64_t lease_ms, upload_age_ns, store_timeout_ns;
+    /* Checkpoints, as struct checkpointer_options; retention 0: two checkpoints are kept. */
+    uint64_t checkpoint_interval_ns, checkpoint_bytes, history_retention_ns;
+    /*
+     * The local log is kept down to so many bytes, for watches, of what a checkpoint and the
+     * storage engine hold.
+     */
+    uint64_t wal_keep_bytes;
     uint64_t store_grace_ns; /* how long a start waits for a store that does not answer */
     /* Called once, on any thread: another server leads now; only old state can be read here. */
     void (*deposed)(void *arg, const struct error *why);
@@ -191,6 +199,7 @@ struct node_status {
     struct leadership_view leadership; /* with a store */
     bool began_from_checkpoint; /* in this life, or before and not complete then: */
     struct hydration_view hydration;
+    struct checkpoint_view checkpoint; /* while it leads one */
     const char *name, *advertise_urls; /* valid as long as the node */
     const char *engine_name;
 };

@@ -81,7 +81,10 @@ struct node {
 
     /* The object store; see lead.c.  Without one: lead NULL, leading from the start. */
     struct leadership *lead;
-    _Atomic bool leading; /* writes may be evaluated */
+    struct checkpointer
+        *_Atomic checkpoints; /* from the first segment of this leader on */
+    _Atomic uint64_t covered; /* index up to which a checkpoint holds everything */
+    _Atomic bool leading;     /* writes may be evaluated */
     _Atomic bool hub_stopped;
     _Atomic bool threads_run; /* the engine thread flushes, not recovery */
     struct wal_recovered recovered;

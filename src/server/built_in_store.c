@@ -3,7 +3,7 @@
  *
  * Without --object-store the plugin dir keeps the log's objects in <data>/store.
  *
- * Entry point: built_in_store_url().  Main thread.
+ * Entry points: built_in_store_url(), built_in_store_find().  Main thread.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "env/env.h"
 
 #define FOLDER "/store"
 
@@ -52,4 +54,24 @@ built_in_store_url(const char *data_dir, struct buffer *url, struct error *error
     append_path(url, FOLDER);
     buffer_append_u8(url, '\0');
     return T4_OK;
+}
+
+t4_status
+built_in_store_find(const char *data_dir, struct buffer *url, struct error *error)
+{
+    struct env *env = env_posix();
+    struct buffer folder = {0};
+    struct env_stat st;
+    t4_status status = T4_OK;
+
+    buffer_append(&folder, data_dir, strlen(data_dir));
+    buffer_append(&folder, FOLDER, sizeof FOLDER);
+    if (env->stat(env->state, (const char *)folder.data, &st, NULL) != T4_OK) {
+        error_set(error, T4_E_NOTFOUND, "there is no store in %s",
+                  (const char *)folder.data);
+        status = error_hint(error, "give --data-dir=DIR for a built-in store, or "
+                                   "--object-store=URL for another one");
+    }
+    buffer_free(&folder);
+    return status == T4_OK ? built_in_store_url(data_dir, url, error) : status;
 }

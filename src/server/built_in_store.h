@@ -15,5 +15,11 @@
  */
 t4_status built_in_store_url(const char *data_dir, struct buffer *url,
                              struct error *error);
+/*
+ * The same, of a store that is there.  NOTFOUND: a server that has written nothing yet, or runs
+ * with --object-store, has no such folder.
+ */
+t4_status built_in_store_find(const char *data_dir, struct buffer *url,
+                              struct error *error);
 
 #endif

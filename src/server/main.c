@@ -1,12 +1,7 @@
 /*
  * main.c - the program t4: its commands.
  *
- *   t4 run       serves (run.c)
- *   t4 status    says what a store or a server holds (status_command.c)
- *   t4 wal       shows the local log (wal_command.c)
- *   t4 plugin    lists and checks plugins (plugin_command.c)
- *   t4 version   says what this build is made of
- *   t4 help      says what there is
+ * The table `command` names them, each in a file of its own; t4 version and t4 help are here.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -18,6 +13,7 @@
 #include "api/http/http.h"
 #include "include/t4_plugin.h"
 #include "node/node.h"
+#include "server/gc_command.h"
 #include "server/options.h"
 #include "server/plugin_command.h"
 #include "server/run.h"
@@ -26,20 +22,42 @@
 
 extern char **environ;
 
-static const char usage[] =
-    "t4 - a key-value database that speaks the etcd v3 API\n"
-    "\n"
-    "Usage: t4 COMMAND [--FLAG=VALUE]...\n"
-    "\n"
-    "  run            serve one data directory to etcd clients\n"
-    "  status         what an object store holds, or a server says of itself\n"
-    "  wal            show what the log in a data directory holds (t4 wal export)\n"
-    "  plugin         list plugins, or check one (t4 plugin check)\n"
-    "  version        print the version and what this build is made of\n"
-    "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
-    "\n"
-    "Try: t4 run --data-dir=./t4-data\n"
-    "     etcdctl --endpoints=127.0.0.1:3379 put greeting hello\n";
+/* Commands with flags of their own; version and help are below. */
+static const struct {
+    const char *name, *what;
+    int (*run)(int argc, char *const *argv, char *const *environment);
+    void (*help)(FILE *out);
+} command[] = {
+    {"run", "serve one data directory to etcd clients", server_run, run_options_help},
+    {"status", "what an object store holds, or a server says of itself", status_command,
+     status_command_help},
+    {"wal", "show what the log in a data directory holds (t4 wal export)", wal_command,
+     wal_command_help},
+    {"gc", "delete from an object store what nothing needs any more", gc_command,
+     gc_command_help},
+    {"plugin", "list plugins, or check one (t4 plugin check)", plugin_command,
+     plugin_command_help},
+};
+#define N_COMMANDS (sizeof command / sizeof command[0])
+
+static void
+usage(FILE *out)
+{
+    fputs("t4 - a key-value database that speaks the etcd v3 API\n"
+          "\n"
+          "Usage: t4 COMMAND [--FLAG=VALUE]...\n"
+          "\n",
+          out);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-14s %s\n", command[i].name, command[i].what);
+    fputs(
+        "  version        print the version and what this build is made of\n"
+        "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
+        "\n"
+        "Try: t4 run --data-dir=./t4-data\n"
+        "     etcdctl --endpoints=127.0.0.1:3379 put greeting hello\n",
+        out);
+}
 
 static int
 version(void)
@@ -59,33 +77,26 @@ static int
 help(int argc, char *const *argv)
 {
     if (argc == 0) {
-        fputs(usage, stdout);
-        return EXIT_OK;
-    }
-    if (strcmp(argv[0], "run") == 0 && argc == 1) {
-        run_options_help(stdout);
+        usage(stdout);
         return EXIT_OK;
     }
     if (strcmp(argv[0], "run") == 0 && argc == 2 && strcmp(argv[1], "--table") == 0) {
         run_options_table(stdout);
         return EXIT_OK;
     }
-    if (strcmp(argv[0], "status") == 0 && argc == 1) {
-        status_command_help(stdout);
-        return EXIT_OK;
-    }
-    if (strcmp(argv[0], "wal") == 0 && argc == 1) {
-        wal_command_help(stdout);
-        return EXIT_OK;
-    }
-    if (strcmp(argv[0], "plugin") == 0 && argc == 1) {
-        plugin_command_help(stdout);
-        return EXIT_OK;
-    }
-    fprintf(stderr,
-            "t4 help: there is no help about \"%.64s\"\n  write t4 help, t4 help run, "
-            "t4 help status, t4 help wal or t4 help plugin\n",
-            argv[argc - 1]);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (argc == 1 && strcmp(argv[0], command[i].name) == 0) {
+            command[i].help(stdout);
+            return EXIT_OK;
+        }
+    fprintf(
+        stderr,
+        "t4 help: there is no help about \"%.64s\"\n  write t4 help, or t4 help and one "
+        "of:",
+        argv[argc - 1]);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(stderr, " %s", command[i].name);
+    fputs("\n", stderr);
     return EXIT_USAGE;
 }
 
@@ -104,43 +115,38 @@ refuse_command(const char *word)
 }
 
 static int
-no_more_words(const char *command, int argc, char *const *argv)
+no_more_words(const char *name, int argc, char *const *argv)
 {
     if (argc == 0)
         return EXIT_OK;
     fprintf(
         stderr,
         "t4 %s: takes no \"%.64s\"\n  write t4 %s alone; t4 help lists the commands\n",
-        command, argv[0], command);
+        name, argv[0], name);
     return EXIT_USAGE;
 }
 
 static int
 dispatch(int argc, char *const *argv)
 {
-    const char *command = argv[1];
+    const char *name = argv[1];
     int rest = argc - 2, status;
 
     if (argc < 2) {
-        fputs(usage, stderr);
+        usage(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(command, "run") == 0)
-        return server_run(rest, argv + 2, environ);
-    if (strcmp(command, "status") == 0)
-        return status_command(rest, argv + 2, environ);
-    if (strcmp(command, "wal") == 0)
-        return wal_command(rest, argv + 2, environ);
-    if (strcmp(command, "plugin") == 0)
-        return plugin_command(rest, argv + 2);
-    if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, command[i].name) == 0)
+            return command[i].run(rest, argv + 2, environ);
+    if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
         status = no_more_words("version", rest, argv + 2);
         return status == EXIT_OK ? version() : status;
     }
-    if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0 ||
-        strcmp(command, "-h") == 0)
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 ||
+        strcmp(name, "-h") == 0)
         return help(rest, argv + 2);
-    return refuse_command(command);
+    return refuse_command(name);
 }
 
 int

@@ -60,6 +60,26 @@ const struct option_row option_table[] = {
      "10s", NS_PER_S / 100, 3600 * NS_PER_S, NULL,
      "With --wal-sync-upload=false, or the built-in store: longest time that a write "
      "waits for its upload."},
+    {"checkpoint-interval", OPTION_DURATION, GROUP_STORE, AT(checkpoint_interval_ns),
+     "DURATION", "15m", NS_PER_S / 10, 86400 * NS_PER_S, NULL,
+     "Longest time that a write waits until a checkpoint in the store holds it; none is "
+     "made "
+     "while nothing is written."},
+    {"checkpoint-bytes", OPTION_SIZE, GROUP_STORE, AT(checkpoint_bytes), "SIZE", "64MiB",
+     65536, INT64_C(1) << 40, NULL,
+     "A checkpoint is made after so much log, at most one a minute (or one in each "
+     "interval, "
+     "if "
+     "that is shorter)."},
+    {"history-retention", OPTION_DURATION, GROUP_STORE, AT(history_retention_ns),
+     "DURATION", "24h", 0, 3650 * 86400 * NS_PER_S, NULL,
+     "How far back the store keeps checkpoints and the log; at least two checkpoints are "
+     "kept. The built-in store keeps no more than these unless this is given."},
+    {"wal-keep-bytes", OPTION_SIZE, GROUP_DATA, AT(wal_keep_bytes), "SIZE", "1GiB", 0,
+     INT64_C(1) << 44, NULL,
+     "So much of the log stays on the disk for watches that begin in the past, when a "
+     "checkpoint "
+     "and the storage engine hold it."},
     {"take-over-now", OPTION_BOOL, GROUP_STORE, AT(take_over_now), NULL, "false", 0, 1,
      NULL,
      "Takes the store over from whoever leads it, without waiting: for when that server "
@@ -176,10 +196,11 @@ const size_t option_count = sizeof option_table / sizeof option_table[0];
 #define NO_AUTH                                                                          \
     "users and roles" ABSENT "limit who can connect, by loopback, a unix socket or a "   \
     "firewall"
-#define NO_STORE "checkpoints" ABSENT "the whole history is kept in the log"
 #define NO_CLUSTER "a cluster" ABSENT "it serves alone, from one data directory"
 #define NO_BRANCH "branches" ABSENT "a data directory has one history"
-#define NO_CHECKPOINT "checkpoints" ABSENT "the whole log is kept in --data-dir"
+#define NO_CHECKPOINT                                                                    \
+    "this setting of checkpoints" ABSENT                                                 \
+    "--checkpoint-interval and --checkpoint-bytes say when they are made"
 #define NO_AUTO_COMPACTION                                                               \
     "automatic compaction" ABSENT "compact with etcdctl compaction REVISION from time "  \
     "to time (Kubernetes does so itself)"
@@ -200,7 +221,6 @@ static const struct {
     {"auth", NO_AUTH},
     {"auth-*", NO_AUTH},
     {"token-ttl", NO_AUTH},
-    {"history-retention", NO_STORE},
     {"peer-*", NO_CLUSTER},
     {"advertise-peer", NO_CLUSTER},
     {"leader-watch-interval-sec", NO_CLUSTER},

@@ -647,7 +647,13 @@ make_store(struct reader *r)
             r->found[i].text[0] == '\0')
             return refuse_value(r, &option_table[i], "is empty");
     why = store_options_make(r->out, &name);
-    return why != NULL ? refuse_named(r, name, why) : T4_OK;
+    if (why != NULL)
+        return refuse_named(r, name, why);
+    /* The built-in store is on the disk that it would restore: history there only takes room. */
+    if (r->out->object_store == NULL &&
+        r->found[row_index(row_of("history-retention", 17))].source == FROM_DEFAULT)
+        r->out->history_retention_ns = 0;
+    return T4_OK;
 }
 
 static t4_status

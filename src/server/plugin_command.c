@@ -327,11 +327,13 @@ plugin_command_help(FILE *out)
 }
 
 int
-plugin_command(int argc, char *const *argv)
+plugin_command(int argc, char *const *argv, char *const *environment)
 {
     struct words w = {.rounds = 50};
     bool checking = argc > 0 && strcmp(argv[0], "check") == 0;
     int status;
+
+    (void)environment; /* plugins read what they need of it by themselves */
 
     if (argc == 0 || (!checking && strcmp(argv[0], "list") != 0)) {
         if (argc > 0 &&

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 /* argv: the words behind "t4 plugin".  Returns the exit status (server/run.h). */
-int plugin_command(int argc, char *const *argv);
+int plugin_command(int argc, char *const *argv, char *const *environment);
 void plugin_command_help(FILE *out);
 
 #endif

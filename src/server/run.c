@@ -328,6 +328,10 @@ open_node(struct server *s, struct error *error)
     options.lease_ms = (uint64_t)o->leadership_lease_ns / (NS_PER_S / 1000);
     options.upload_age_ns = (uint64_t)o->upload_max_age_ns;
     options.store_timeout_ns = (uint64_t)o->store_timeout_ns;
+    options.checkpoint_interval_ns = (uint64_t)o->checkpoint_interval_ns;
+    options.checkpoint_bytes = (uint64_t)o->checkpoint_bytes;
+    options.history_retention_ns = (uint64_t)o->history_retention_ns;
+    options.wal_keep_bytes = (uint64_t)o->wal_keep_bytes;
     options.deposed = deposed;
     options.deposed_arg = s;
     set_state(s, HTTP_STARTING,

@@ -18,8 +18,8 @@
 #include "base/report.h"
 #include "codec/codec.h"
 #include "env/env.h"
+#include "fmt/archive.h"
 #include "fmt/entry.h"
-#include "fmt/segment.h"
 #include "object/object.h"
 #include "server/built_in_store.h"
 #include "server/http_get.h"
@@ -83,7 +83,8 @@ static const struct {
 
 struct listing {
     uint64_t objects[KINDS], bytes[KINDS], all;
-    uint64_t first_slot, last_slot, slots;
+    uint64_t last_slot, slots;
+    uint64_t archive_first, archive_last; /* of the archive that ends last */
     struct buffer last_key;
 };
 
@@ -91,7 +92,7 @@ static t4_status
 count(void *arg, struct t4_slice key, const struct t4_object_info *info)
 {
     struct listing *l = arg;
-    uint64_t slot;
+    uint64_t slot, last;
     size_t k = 0;
 
     while (strlen(kinds[k].prefix) > key.len ||
@@ -101,8 +102,11 @@ count(void *arg, struct t4_slice key, const struct t4_object_info *info)
     l->bytes[k] += info->length;
     l->all++;
     if (slot_key_parse(key, &slot)) {
-        l->first_slot = l->slots++ == 0 ? slot : l->first_slot;
+        l->slots++;
         l->last_slot = slot;
+    } else if (archive_key_parse(key, &slot, &last) && last >= l->archive_last) {
+        l->archive_first = slot;
+        l->archive_last = last;
     }
     buffer_clear(&l->last_key);
     buffer_append_slice(&l->last_key, key);
@@ -179,42 +183,81 @@ last_entry(const struct segment *s, struct newest *out)
     return found;
 }
 
+/* One slot's segment, looked at on the way back.  True in *done: the newest is settled. */
+static t4_status
+look_at_slot(struct object_store *s, uint64_t slot, struct buffer *object,
+             uint64_t *candidate_term, struct newest *out, bool *done,
+             struct error *error)
+{
+    char key[SLOT_KEY_BYTES];
+    struct segment segment;
+    t4_status status;
+
+    slot_key(key, slot);
+    status = get(s, key, SEGMENT_OBJECT_MAX, object, error);
+    if (status != T4_OK)
+        return status;
+    status = segment_decode(buffer_slice(object), &segment);
+    if (status != T4_OK)
+        return damaged(key, status, error);
+    if (*candidate_term != 0 && segment.term > *candidate_term)
+        *candidate_term = 0; /* it was a leftover */
+    if (*candidate_term == 0 && !segment.fence && last_entry(&segment, out))
+        *candidate_term = segment.term;
+    else if (*candidate_term != 0 && !segment.fence)
+        *done = true; /* two in a row that agree */
+    return T4_OK;
+}
+
+/* The last entry of the newest archive. */
+static t4_status
+look_at_archive(struct object_store *s, const struct listing *l, struct newest *out,
+                struct error *error)
+{
+    struct buffer object = {0};
+    char key[ARCHIVE_KEY_BYTES];
+    struct segment segment;
+    struct archive a = {0};
+    t4_status status;
+
+    archive_key(key, l->archive_first, l->archive_last);
+    status = get(s, key, ARCHIVE_OBJECT_MAX, &object, error);
+    if (status == T4_OK && (status = archive_decode(buffer_slice(&object), &a)) != T4_OK)
+        status = damaged(key, status, error);
+    if (status == T4_OK) {
+        const struct archive_slot *last = &a.slot[a.n - 1]; /* always a segment */
+
+        if (segment_decode(slice_of(object.data + last->offset, (size_t)last->length),
+                           &segment) != T4_OK ||
+            !last_entry(&segment, out))
+            status = damaged(key, T4_E_CORRUPT, error);
+    }
+    archive_free(&a);
+    buffer_free(&object);
+    return status;
+}
+
 /*
  * From the last slot back to the newest data segment that is accepted: the first one met whose
  * term no earlier slot exceeds.  Leftovers behind a fence are of a lower term than that fence,
- * which is met only afterwards; so the candidate is given up when a higher term shows up.
+ * which is met only afterwards; so the candidate is given up when a higher term shows up.  Below
+ * the floor slots may be gone: the newest segment there ends the newest archive.
  */
 static t4_status
-find_newest(struct object_store *s, const struct listing *l, struct newest *out,
-            struct error *error)
+find_newest(struct object_store *s, const struct listing *l, uint64_t floor,
+            struct newest *out, struct error *error)
 {
     struct buffer object = {0};
-    uint64_t candidate_term = 0, looked = 0;
+    uint64_t candidate_term = 0, looked = 0, slot = l->last_slot + 1;
+    bool done = l->slots == 0;
     t4_status status = T4_OK;
 
     *out = (struct newest){0};
-    for (uint64_t n = l->slots; n > 0 && status == T4_OK && looked < 1000;
-         n--, looked++) {
-        char key[SLOT_KEY_BYTES];
-        struct segment segment;
-
-        slot_key(key, l->last_slot - (l->slots - n));
-        status = get(s, key, SEGMENT_OBJECT_MAX, &object, error);
-        if (status != T4_OK)
-            break;
-        status = segment_decode(buffer_slice(&object), &segment);
-        if (status != T4_OK) {
-            status = damaged(key, status, error);
-            break;
-        }
-        if (candidate_term != 0 && segment.term > candidate_term)
-            candidate_term = 0; /* it was a leftover */
-        if (candidate_term == 0 && !segment.fence && last_entry(&segment, out))
-            candidate_term = segment.term;
-        else if (candidate_term != 0 && !segment.fence)
-            break; /* two in a row that agree: the newest is settled */
-    }
+    for (; status == T4_OK && !done && slot > floor && looked < 1000; looked++)
+        status = look_at_slot(s, --slot, &object, &candidate_term, out, &done, error);
     buffer_free(&object);
+    if (status == T4_OK && candidate_term == 0 && floor > 0)
+        status = look_at_archive(s, l, out, error);
     return status;
 }
 
@@ -255,6 +298,30 @@ report_listing(struct report *r, const struct listing *l)
         snprintf(label, sizeof label, "%s, bytes", kinds[k].label);
         report_u64(r, key, label, l->bytes[k]);
     }
+}
+
+static void
+report_checkpoints(struct report *r, const struct manifest_object *m)
+{
+    const struct checkpoint_object *c = &m->newest;
+    uint64_t bytes = 0;
+
+    report_u64(r, "checkpoints_kept", "checkpoints kept", m->n_checkpoints);
+    report_u64(r, "floor_slot", "archived below slot", m->floor.next_slot);
+    report_u64(r, "kept_from_index", "log kept above index", m->archive.last_index);
+    if (m->n_checkpoints == 0)
+        return;
+    for (uint32_t i = 0; i < c->n_runs; i++)
+        bytes += c->run[i].bytes;
+    report_u64(r, "checkpoint_index", "checkpoint, index", c->index);
+    report_i64(r, "checkpoint_revision", "checkpoint, revision", c->revision);
+    report_u64(r, "checkpoint_unix_ms", "checkpoint, unix ms", c->time_ms);
+    report_u64(r, "checkpoint_runs", "checkpoint, runs", c->n_runs);
+    report_u64(r, "checkpoint_bytes", "checkpoint, bytes", bytes);
+    report_u64(r, "oldest_checkpoint_index", "oldest kept, index",
+               m->checkpoint[m->n_checkpoints - 1].index);
+    report_u64(r, "oldest_checkpoint_unix_ms", "oldest kept, unix ms",
+               m->checkpoint[m->n_checkpoints - 1].time_ms);
 }
 
 static void
@@ -306,13 +373,14 @@ look(struct object_store *s, struct report *r, struct error *error)
         (status = manifest_decode(buffer_slice(&object), &manifest)) != T4_OK)
         status = damaged("manifest/latest", status, error);
     if (status == T4_OK)
-        status = find_newest(s, &l, &newest, error);
+        status = find_newest(s, &l, manifest.floor.next_slot, &newest, error);
     if (status == T4_OK) {
         report_text(r, "object_store", "object store", object_url(s));
         report_lock(r, &lock);
         report_u64(r, "generation", "generation", manifest.generation);
         report_u64(r, "slots", "slots of the chain", l.slots);
         report_u64(r, "last_slot", "newest slot", l.last_slot);
+        report_checkpoints(r, &manifest);
         report_listing(r, &l);
         report_newest(r, &lock, &newest);
     }
@@ -365,30 +433,22 @@ show_store(const struct run_options *o, const char *url, bool json)
     return status == T4_OK ? EXIT_OK : fail(&error, EXIT_FAILED);
 }
 
-/* A server that has written nothing yet, or runs with --object-store, has no such folder. */
 static int
 show_built_in_store(const struct run_options *o, bool json)
 {
-    struct env *env = env_posix();
-    struct buffer url = {0}, folder = {0};
+    struct buffer url = {0};
     struct error error = {0};
-    struct env_stat st;
     int result;
 
-    buffer_append(&folder, o->data_dir, strlen(o->data_dir));
-    buffer_append(&folder, "/store", sizeof "/store");
-    if (env->stat(env->state, (const char *)folder.data, &st, NULL) != T4_OK) {
-        error_set(&error, T4_E_NOTFOUND, "there is no store in %s",
-                  (const char *)folder.data);
-        error_hint(&error, "give --data-dir=DIR for a built-in store, --object-store=URL "
-                           "for another one, or --endpoint=HOST:PORT for a server");
-        result = fail(&error, EXIT_USAGE);
-    } else if (built_in_store_url(o->data_dir, &url, &error) != T4_OK) {
-        result = fail(&error, EXIT_FAILED);
+    if (built_in_store_find(o->data_dir, &url, &error) != T4_OK) {
+        if (error.status == T4_E_NOTFOUND)
+            error_hint(&error,
+                       "give --data-dir=DIR for a built-in store, --object-store=URL "
+                       "for another one, or --endpoint=HOST:PORT for a server");
+        result = fail(&error, error.status == T4_E_NOTFOUND ? EXIT_USAGE : EXIT_FAILED);
     } else {
         result = show_store(o, (const char *)url.data, json);
     }
-    buffer_free(&folder);
     buffer_free(&url);
     return result;
 }

@@ -71,6 +71,14 @@ store(struct report *r, const struct node_status *s)
     snprintf(seconds, sizeof seconds, "%.1f", (double)v->waiting_ns / 1e9);
     report_u64(r, "lag_milliseconds", NULL, v->waiting_ns / 1000000);
     report_text(r, "lag_seconds", "lag, seconds", seconds);
+    report_u64(r, "checkpoint_index", "checkpoint, index", s->checkpoint.index);
+    report_i64(r, "checkpoint_revision", "checkpoint, revision", s->checkpoint.revision);
+    report_u64(r, "checkpoint_runs", "checkpoint, runs", s->checkpoint.runs);
+    report_u64(r, "checkpoint_bytes", "checkpoint, bytes", s->checkpoint.bytes);
+    report_u64(r, "checkpoints_kept", "checkpoints kept", s->checkpoint.kept);
+    report_u64(r, "archived_slots", "slots in archives", s->checkpoint.archived);
+    if (s->checkpoint.failing)
+        report_text(r, "checkpoint_reason", "checkpoints fail", s->checkpoint.why);
     report_bool(r, "degraded", "degraded", v->degraded);
     if (v->why[0] != '\0')
         report_text(r, "reason", "reason", v->why);
