@@ -207,11 +207,14 @@ sst_writer_add(struct sst_writer *w, struct t4_slice key, struct t4_slice value,
 
 /*
  * The last key of the file decides, with a chance in proportion to the bytes of its records, so
- * that the mean holds for small records and for large ones.
+ * that the mean holds for small records and for large ones.  A file never holds keys of two spaces:
+ * its bounds would hide what lies between (a range above the last user key).
  */
 bool
 sst_cut_here(const struct sst_writer *w, struct t4_slice key)
 {
+    if (w->records > 0 && w->last.data[0] != key.data[0])
+        return true;
     if (w->raw < SST_RAW_MIN || !begins_key(w, key))
         return false;
     return w->raw >= SST_RAW_MAX || w->key_bytes >= GAP_MEAN ||
