@@ -26,8 +26,6 @@
 #define SECOND UINT64_C(1000000000)
 #define BUILD_BYTES                                                                      \
     (32u << 20) /* log that is sorted at a time; part of what makes a run */
-#define RUN_OBJECT_MAX (256u << 20)
-#define SST_OBJECT_MAX (96u << 20) /* one record of the largest size, and the rest */
 #define FOLD_RUNS 16u
 #define RUNS_HIGH 48u /* within one checkpoint: folded before it is published */
 

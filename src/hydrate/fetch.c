@@ -16,8 +16,6 @@
 #include "hydrate/hydrate_int.h"
 
 #define CACHE_BYTES (32u << 20)
-#define OBJECT_MAX (256u << 20)
-#define RUN_MAX (256u << 20)
 
 /* --- objects --------------------------------------------------------------------------------- */
 
@@ -77,7 +75,7 @@ read_run(void *arg)
     char key[SST_KEY_BYTES];
 
     run_key(key, run->sha256, run->term, run->index);
-    r->status = get(r->h, key, RUN_MAX, &object, &r->error);
+    r->status = get(r->h, key, RUN_OBJECT_MAX, &object, &r->error);
     if (r->status == T4_OK) {
         sha256(buffer_slice(&object), hash);
         if (memcmp(hash, run->sha256, sizeof hash) != 0)
@@ -177,7 +175,7 @@ get_file(struct hydration *h, const struct run_sst *sst, struct buffer *object,
     t4_status status;
 
     sst_key(key, sst->info.sha256, sst->term, sst->index);
-    status = get(h, key, OBJECT_MAX, object, error);
+    status = get(h, key, SST_OBJECT_MAX, object, error);
     if (status != T4_OK)
         return status;
     status = sst_check_object(buffer_slice(object), &sst->info, error);

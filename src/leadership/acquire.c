@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "leadership/leadership_int.h"
+#include "sst/sst.h"
 
 #define RETRY_NS (2 * SECOND)
 #define RETRY_MAX_NS (60 * SECOND)
@@ -74,25 +75,48 @@ on_degraded(void *arg, const char *why)
     leadership_note_degraded(arg, why);
 }
 
-static t4_status
-probe(struct leadership *l, struct error *error)
+static void *
+probe_main(void *arg)
 {
-    const char *url = object_url(l->options.store);
+    struct leadership *l = arg;
+
+    l->probe_status =
+        object_probe(l->options.store, slice_str("probe/"), &l->probe_error);
+    return NULL;
+}
+
+static void
+begin_probe(struct leadership *l)
+{
+    if (l->probe_runs || l->options.built_in || l->probed ||
+        (l->memory.probed && strcmp(l->memory.url, object_url(l->options.store)) == 0))
+        return;
+    l->probe_runs = true;
+    thread_start(&l->probing, "t4-probe", probe_main, l);
+}
+
+t4_status
+acquire_probe_result(struct leadership *l, struct error *error)
+{
     t4_status status;
 
-    if (l->options.built_in || l->probed ||
-        (l->memory.probed && strcmp(l->memory.url, url) == 0))
+    if (!l->probe_runs)
         return T4_OK;
-    status = object_probe(l->options.store, slice_str("probe/"), error);
+    thread_join(&l->probing);
+    l->probe_runs = false;
+    status = l->probe_status;
+    if (status != T4_OK && error != NULL)
+        *error = l->probe_error;
     if (status == T4_E_UNSUPPORTED && l->options.unsafe_store) {
         LOG_WARN(
             "the store does not honour conditions; going on, as --object-store-unsafe "
             "says: two servers on it would destroy each other's log",
-            "found", error->message, NULL);
+            "found", l->probe_error.message, NULL);
         status = T4_OK;
     }
     l->probed = status == T4_OK;
-    return status;
+    /* Wrong keys of a server that never led are a mistake; of another one they may come back. */
+    return status == T4_E_DENIED && l->memory.led_term == 0 ? T4_E_INVALID : status;
 }
 
 t4_status
@@ -116,9 +140,8 @@ acquire_open(struct leadership *l, struct error *error)
     l->chain = NULL;
     mutex_unlock(&l->lock);
     objectlog_close(old);
-    status = probe(l, error);
-    if (status == T4_OK)
-        status = objectlog_open(&options, &chain, &l->found, error);
+    begin_probe(l);
+    status = objectlog_open(&options, &chain, &l->found, error);
     if (status != T4_OK)
         return status;
     mutex_lock(&l->lock); /* leadership_stop() looks for it */
@@ -340,6 +363,23 @@ wait_for_turn(struct leadership *l, struct error *error)
 
 /* --- the whole ------------------------------------------------------------------------------------ */
 
+/* Whoever has nothing will begin from the newest checkpoint: its run indexes, while the term is taken. */
+static void
+look_ahead(struct leadership *l)
+{
+    const struct manifest_object *m = objectlog_manifest(l->chain);
+    char key[SST_KEY_BYTES];
+
+    if (l->found != OBJECTLOG_COMPLETE || l->local_end > 0 || m->n_checkpoints == 0)
+        return;
+    for (uint32_t i = 0; i < m->newest.n_runs; i++) {
+        const struct checkpoint_run *run = &m->newest.run[i];
+
+        run_key(key, run->sha256, run->term, run->index);
+        object_ahead(l->options.store, slice_str(key), RUN_OBJECT_MAX);
+    }
+}
+
 /* One attempt, from looking at the store to a joined log. */
 static t4_status
 attempt(struct leadership *l, struct leadership_acquired *out, struct error *error)
@@ -347,10 +387,13 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
     struct joint j = {0};
     const struct lock_object *lock;
     uint64_t term = 0;
-    t4_status status = acquire_open(l, error);
+    t4_status status = l->opened ? T4_OK : acquire_open(l, error);
 
+    l->opened = false;
     if (status == T4_OK)
         status = acquire_check_store(l, error);
+    if (status == T4_OK && l->found != OBJECTLOG_COMPLETE)
+        status = acquire_probe_result(l, error);
     if (status == T4_OK)
         status = bootstrap(l, error);
     if (status == T4_OK)
@@ -358,6 +401,10 @@ attempt(struct leadership *l, struct leadership_acquired *out, struct error *err
     if (status != T4_OK)
         return status;
     status = check_tail(l, error);
+    if (status != T4_OK)
+        return status;
+    look_ahead(l);
+    status = acquire_probe_result(l, error);
     if (status != T4_OK)
         return status;
     lock = objectlog_lock(l->chain);

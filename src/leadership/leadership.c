@@ -51,6 +51,7 @@ leadership_free(struct leadership *l)
 {
     if (l == NULL)
         return;
+    acquire_probe_result(l, NULL);
     wal_reader_close(l->reader);
     objectlog_close(l->chain);
     buffer_free(&l->raw);
@@ -75,8 +76,11 @@ leadership_identify(struct leadership *l, struct leadership_ids *ids, struct err
         if (!acquire_is_passing(status) || status == T4_E_DENIED)
             break;
     }
+    if (status == T4_OK && l->found == OBJECTLOG_EMPTY)
+        status = acquire_probe_result(l, error);
     if (status != T4_OK || l->found == OBJECTLOG_EMPTY)
         return status;
+    l->opened = true;
     ids->found = true;
     ids->cluster_id = objectlog_lock(l->chain)->cluster_id;
     ids->lineage = objectlog_lock(l->chain)->lineage;

@@ -66,6 +66,13 @@ struct leadership {
     struct chain_floor begun; /* place of the checkpoint that this process began from */
     uint64_t base_term, base_index; /* of the checkpoint that the engine needs; 0: none */
     bool probed; /* [store thread, or before it starts] in this process */
+    /* The probe takes ten requests, one by one, while reading goes on. */
+    struct thread probing;
+    bool probe_runs; /* [store thread, or before it starts] */
+    t4_status probe_status;
+    struct error probe_error;
+    bool
+        opened; /* [store thread, or before it starts] a moment ago, by leadership_identify() */
 
     /* [store thread] the built-in store */
     uint64_t built_in_term; /* led by, also while it is not taken */
@@ -126,6 +133,11 @@ bool acquire_is_passing(t4_status status);
 t4_status acquire_open(struct leadership *l, struct error *error);
 /* Sleeps ns, or until stopped (then CANCELLED). */
 t4_status leadership_pause(struct leadership *l, uint64_t ns, struct error *error);
+/*
+ * Waits for the probe, and says what it found; OK also where none is needed.  To be asked before the
+ * first conditional write (I9).
+ */
+t4_status acquire_probe_result(struct leadership *l, struct error *error);
 /* Is this the store that the directory knows? */
 t4_status acquire_check_store(struct leadership *l, struct error *error);
 /* Writes down what the store showed: its counters, and that it is this directory's. */

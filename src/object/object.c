@@ -236,6 +236,16 @@ object_get(struct object_store *s, struct t4_slice key, uint64_t offset, uint64_
            size_t limit, uint64_t timeout_ns, struct buffer *out,
            struct t4_object_info *info, struct error *error)
 {
+    if (offset == 0 && length == T4_TO_THE_END && ahead_take(s, key, limit, out, info))
+        return T4_OK;
+    return object_get_now(s, key, offset, length, limit, timeout_ns, out, info, error);
+}
+
+t4_status
+object_get_now(struct object_store *s, struct t4_slice key, uint64_t offset,
+               uint64_t length, size_t limit, uint64_t timeout_ns, struct buffer *out,
+               struct t4_object_info *info, struct error *error)
+{
     struct t4_call call = call_of(s, timeout_ns, error);
     struct collector c = {.out = out, .start = out->len, .limit = limit};
     struct layer *l = &s->layers[0];

@@ -55,6 +55,12 @@ t4_status object_get(struct object_store *s, struct t4_slice key, uint64_t offse
                      uint64_t length, size_t limit, uint64_t timeout_ns,
                      struct buffer *out, struct t4_object_info *info,
                      struct error *error);
+/*
+ * Says that the whole object will be asked for soon: it is fetched meanwhile (up to 32 are).  Only
+ * for objects that never change.  end: what nobody has asked for is given up.
+ */
+void object_ahead(struct object_store *s, struct t4_slice key, size_t limit);
+void object_ahead_end(struct object_store *s);
 t4_status object_head(struct object_store *s, struct t4_slice key, uint64_t timeout_ns,
                       struct t4_object_info *info, struct error *error);
 t4_status object_remove(struct object_store *s, const struct t4_slice *keys, size_t n,

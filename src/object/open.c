@@ -237,6 +237,7 @@ object_open(const char *url, const struct object_options *options,
     t4_status st;
 
     *out = NULL;
+    ahead_init(&s->ahead);
     s->env = options->env;
     s->caps = T4_OBJECT_IF_ABSENT | T4_OBJECT_IF_MATCH;
     st = read_url(s, url, error);
@@ -270,6 +271,7 @@ object_close(struct object_store *s)
 
     if (s == NULL)
         return 0;
+    ahead_free(s);
     for (size_t i = 0; i < s->n_layers; i++)
         if (s->layers[i].handle != NULL)
             s->layers[i].ops.close(s->layers[i].handle);

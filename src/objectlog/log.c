@@ -9,6 +9,8 @@
 #include "fmt/entry.h"
 #include "objectlog/objectlog_int.h"
 
+#define READ_AHEAD 16u /* slots */
+
 /* --- reading ----------------------------------------------------------------------------------- */
 
 t4_status
@@ -96,14 +98,43 @@ is_tail(struct objectlog *c, uint64_t slot, bool *tail, struct error *error)
 }
 
 /* The raw slots from t->next_slot on.  *tail false: the floor was moved above the slot. */
+/*
+ * The slots that come next, at once: after a take-over up to our fence; a reader without one begins
+ * when it has met two in a row.
+ */
+static void
+look_ahead(struct objectlog *c, uint64_t slot, unsigned met)
+{
+    uint64_t last = slot + READ_AHEAD;
+    char key[SLOT_KEY_BYTES];
+
+    if (c->term != 0 && last > c->fence_slot)
+        last = c->fence_slot;
+    if (c->term == 0 && met < 2)
+        return;
+    if (c->ahead_to <= slot)
+        c->ahead_to = slot;
+    else if (c->ahead_to > slot + READ_AHEAD / 2)
+        return;
+    while (c->ahead_to <= last) {
+        slot_key(key, c->ahead_to++);
+        object_ahead(c->options.store, slice_str(key), SEGMENT_OBJECT_MAX);
+    }
+}
+
 static t4_status
 read_slots(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
            struct objectlog_tail *t, bool *tail, struct error *error)
 {
-    for (;; t->next_slot++) {
+    for (unsigned met = 0;; t->next_slot++, met++) {
         char key[SLOT_KEY_BYTES];
         t4_status status;
 
+        if (c->term != 0 && t->next_slot > c->fence_slot) {
+            *tail = true; /* nothing behind our own fence counts but what we put there */
+            return T4_OK;
+        }
+        look_ahead(c, t->next_slot, met);
         slot_key(key, t->next_slot);
         status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, &c->object, NULL, TRY, error);
         if (status == T4_E_NOTFOUND) {
@@ -140,6 +171,7 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
     if (status != T4_OK)
         return status;
     *tail = t;
+    object_ahead_end(c->options.store);
     c->next_slot = t.next_slot;
     c->last_index = t.last_index;
     memcpy(c->hash, t.hash, HASH_BYTES);

@@ -50,7 +50,8 @@ struct objectlog {
     uint64_t seen_term;       /* highest in the chain as it was read */
     uint64_t term;            /* ours; 0: not taken over */
     uint64_t fence_slot;
-    bool positioned; /* objectlog_read() has brought the tail to the fence */
+    bool positioned;   /* objectlog_read() has brought the tail to the fence */
+    uint64_t ahead_to; /* slots below it were asked for ahead */
     uint64_t next_slot, last_index;
     uint8_t hash[HASH_BYTES];
 };

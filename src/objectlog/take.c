@@ -104,7 +104,8 @@ take_lock(struct objectlog *c, uint64_t least, struct error *error)
 static t4_status
 freeze_manifest(struct objectlog *c, struct error *error)
 {
-    t4_status status = objectlog_read_manifest(c, error);
+    /* As it was read when the store was opened; the swap notices if it has changed since. */
+    t4_status status = c->has_manifest ? T4_OK : objectlog_read_manifest(c, error);
 
     while (status == T4_OK) {
         struct manifest_object next = c->manifest;

@@ -31,8 +31,10 @@
 
 #define SST_BLOCK_BYTES (64u * 1024) /* raw; only a single larger record makes more */
 #define SST_BLOCK_MAX (64u * 1024 * 1024) /* largest record, and so largest block */
-#define SST_RAW_MIN (512u * 1024)         /* a file is not cut below this (raw bytes) */
-#define SST_RAW_MEAN (3u * 1024 * 1024)   /* what files have on average */
+#define SST_OBJECT_MAX (96u << 20) /* one record of the largest size, and the rest */
+#define RUN_OBJECT_MAX (256u << 20)
+#define SST_RAW_MIN (512u * 1024)       /* a file is not cut below this (raw bytes) */
+#define SST_RAW_MEAN (3u * 1024 * 1024) /* what files have on average */
 #define SST_RAW_MAX                                                                      \
     (12u * 1024 * 1024) /* a file is cut at the first new key above this */
 
