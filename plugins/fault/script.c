@@ -344,7 +344,7 @@ fault_match(struct t4_store *s, const struct fault_script *script, int kind,
         size_t n = strlen(r->prefix);
 
         if ((int)r->kind != kind || !(r->calls & call_kind) || key.len < n ||
-            memcmp(key.data, r->prefix, n) != 0)
+            (n > 0 && memcmp(key.data, r->prefix, n) != 0)) /* an empty key may be NULL */
             continue;
         if (kind == RULE_FAIL && !use_up(s, r))
             continue;

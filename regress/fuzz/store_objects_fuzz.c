@@ -71,6 +71,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct manifest_object manifest;
     struct checkpoint_object checkpoint;
     struct lock_object lock;
+    struct moving_object moving;
     struct segment segment;
     t4_status status;
 
@@ -86,6 +87,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (lock_decode(object, &lock) == T4_OK) {
         lock_encode(&again, &lock);
         same_again(object, &again, "a lock that is accepted has another encoding");
+    }
+    buffer_clear(&again);
+    if (moving_decode(object, &moving) == T4_OK) {
+        moving_encode(&again, &moving);
+        same_again(object, &again, "`moving` that is accepted has another encoding");
     }
     buffer_clear(&again);
     if (manifest_decode(object, &manifest) == T4_OK &&
@@ -179,6 +185,7 @@ make_object(struct buffer *out)
                                        .counter = chance(99),
                                        .term = chance(99)};
     struct cluster_object cluster = {1, 2, WINDOW_MAX};
+    struct moving_object moving = {.cluster_id = 1, .lineage = 2, .source = "file:///s"};
     struct checkpoint_object checkpoint = {.cluster_id = 1,
                                            .lineage = 2,
                                            .generation = 1,
@@ -191,8 +198,12 @@ make_object(struct buffer *out)
         manifest.newest = checkpoint;
         manifest.checkpoint[0].index = checkpoint.index;
     }
+    lock.move = (enum move_state)chance(3);
+    if (lock.move != MOVE_NONE)
+        snprintf(lock.moved, sizeof lock.moved, "s3://elsewhere/prefix");
     buffer_clear(out);
-    switch (chance(7)) {
+    switch (chance(8)) {
+    case 7: moving_encode(out, &moving); break;
     case 6: checkpoint_encode(out, &checkpoint); break;
     case 0: lock_encode(out, &lock); break;
     case 1: manifest_encode(out, &manifest); break;

@@ -45,13 +45,28 @@ test_objects_round_trip(void **unused)
                                   .place = {24, 25, {26}, 27}, .n_runs = 2,
                                   .run = {{{28}, 1, 2, 3, false}, {{29}, 4, 5, 6, true}}}, k2;
     struct cluster_object c = {18, 19, WINDOW_MAX}, c2;
+    struct moving_object v = {20, 21, {22}, "file:///source"}, v2;
 
     (void)unused;
     snprintf(l.address, sizeof l.address, "http://host:1");
-    snprintf(l.moved, sizeof l.moved, "s3://elsewhere/prefix");
     lock_encode(&b, &l);
+    assert_true(slice_has_prefix(buffer_slice(&b), slice_str("t4-lock 1\n")));
     assert_int_equal(lock_decode(buffer_slice(&b), &l2), T4_OK);
     assert_memory_equal(&l, &l2, sizeof l);
+    for (l.move = MOVE_BEGUN; l.move <= MOVE_DONE; l.move++) {
+        snprintf(l.moved, sizeof l.moved, "s3://elsewhere/prefix");
+        lock_encode(&b, &l);
+        assert_true(slice_has_prefix(buffer_slice(&b), slice_str("t4-lock 2\n")));
+        assert_int_equal(lock_decode(buffer_slice(&b), &l2), T4_OK);
+        assert_memory_equal(&l, &l2, sizeof l);
+    }
+    l.moved[0] = '\0'; /* marked, but nowhere */
+    l.move = MOVE_DONE;
+    lock_encode(&b, &l);
+    assert_int_equal(lock_decode(buffer_slice(&b), &l2), T4_E_CORRUPT);
+    moving_encode(&b, &v);
+    assert_int_equal(moving_decode(buffer_slice(&b), &v2), T4_OK);
+    assert_memory_equal(&v, &v2, sizeof v);
     manifest_encode(&b, &m);
     assert_int_equal(manifest_decode(buffer_slice(&b), &m2), T4_OK);
     assert_memory_equal(&m, &m2, sizeof m);
@@ -512,6 +527,38 @@ test_release_is_kept(void **unused)
     pair_free(&p);
 }
 
+/* A server that has looked at the lock before it was marked cannot take it afterwards. */
+static void
+test_a_marked_lock_is_not_taken(void **unused)
+{
+    struct pair p;
+    struct lock_object marked;
+    enum objectlog_found found;
+    struct objectlog *c;
+    uint64_t term = 0;
+
+    (void)unused;
+    pair_init(&p, "marked");
+    assert_int_equal(lead(&p.a, &p.error), T4_OK);
+    assert_int_equal(objectlog_release(p.a.chain, 0, 1, &p.error), T4_OK);
+    assert_int_equal(objectlog_open(&p.b.options, &p.b.chain, &found, &p.error), T4_OK);
+    marked = *objectlog_lock(p.a.chain);
+    marked.move = MOVE_BEGUN;
+    snprintf(marked.moved, sizeof marked.moved, "s3://elsewhere/prefix");
+    assert_int_equal(objectlog_write_lock(p.a.chain, &marked, &p.error), T4_OK);
+    assert_int_equal(objectlog_take_over(p.b.chain, &term, &p.error), T4_E_PRECONDITION);
+    assert_int_equal(objectlog_look_at_lock(p.b.chain, &p.error),
+                     T4_OK); /* as a waiting one does */
+    assert_int_equal(objectlog_take_over(p.b.chain, &term, &p.error), T4_E_INVALID);
+    assert_non_null(strstr(p.error.message, "is being moved to s3://elsewhere/prefix"));
+    assert_int_equal(objectlog_open(&p.b.options, &c, &found, &p.error), T4_E_INVALID);
+    p.b.options.accept_moved = true;
+    assert_int_equal(objectlog_open(&p.b.options, &c, &found, &p.error), T4_OK);
+    assert_int_equal(objectlog_lock(c)->move, MOVE_BEGUN);
+    objectlog_close(c);
+    pair_free(&p);
+}
+
 int
 main(void)
 {
@@ -524,6 +571,7 @@ main(void)
         cmocka_unit_test(test_prefixes_that_are_refused),
         cmocka_unit_test(test_a_broken_chain_is_named),
         cmocka_unit_test(test_release_is_kept),
+        cmocka_unit_test(test_a_marked_lock_is_not_taken),
         cmocka_unit_test(test_leaders_that_overlap),
     };
 

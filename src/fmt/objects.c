@@ -1,11 +1,14 @@
 /*
- * objects.c - encoding of `cluster`, `leader-lock`, `manifest/latest` and checkpoints.
+ * objects.c - encoding of `cluster`, `leader-lock`, `manifest/latest`, `moving` and checkpoints.
  *
  * Lines in this order:
  *   t4-cluster 1 · cluster · lineage · window · crc
  *   t4-lock 1 · cluster · lineage · counter · put-id · term · holder · address · rule
  *     (object, local) · lease-ms · released (no, or yes) · released-index · released-revision ·
- *     moved (empty, or the new location) · crc
+ *     moved (empty) · crc
+ *   Format 2, of a lock that is marked by a move: moved is the location, and behind it
+ *     move (begun, done)
+ *   t4-moving 1 · cluster · lineage · put-id · source · crc
  *   t4-checkpoint 1 · cluster · lineage · generation · term · index · revision · compacted ·
  *     time-ms · place-slot · place-term · place-hash · place-index · runs (how many), then for
  *     each, newest first: run-hash · run-term · run-index · run-bytes · run-base (0 or 1) · crc
@@ -28,8 +31,10 @@
 
 #define FORMAT 1
 #define MANIFEST_FORMAT 2
+#define LOCK_FORMAT 2 /* of a marked lock; an older server must not take it for another */
 
 static const char *const rule_name[] = {"", "object", "local"};
+static const char *const move_name[] = {"", "begun", "done"};
 
 static t4_status
 verdict(struct text_reader *r, unsigned format, unsigned newest)
@@ -68,7 +73,7 @@ cluster_decode(struct t4_slice text, struct cluster_object *c)
 void
 lock_encode(struct buffer *out, const struct lock_object *l)
 {
-    text_begin(out, "t4-lock", FORMAT);
+    text_begin(out, "t4-lock", l->move != MOVE_NONE ? LOCK_FORMAT : FORMAT);
     text_hex(out, "cluster", l->cluster_id);
     text_hex(out, "lineage", l->lineage);
     text_u64(out, "counter", l->counter);
@@ -82,7 +87,28 @@ lock_encode(struct buffer *out, const struct lock_object *l)
     text_u64(out, "released-index", l->released_index);
     text_u64(out, "released-revision", (uint64_t)l->released_revision);
     text_string(out, "moved", l->moved);
+    if (l->move != MOVE_NONE)
+        text_string(out, "move", move_name[l->move]);
     text_end(out);
+}
+
+/* A lock of format 1 is not marked; one of format 2 says by what. */
+static void
+read_move(struct text_reader *r, unsigned format, struct lock_object *l)
+{
+    char word[16];
+
+    text_read_string(r, "moved", l->moved, sizeof l->moved);
+    if (format >= LOCK_FORMAT) {
+        text_read_string(r, "move", word, sizeof word);
+        if (strcmp(word, move_name[MOVE_BEGUN]) == 0)
+            l->move = MOVE_BEGUN;
+        else if (strcmp(word, move_name[MOVE_DONE]) == 0)
+            l->move = MOVE_DONE;
+    }
+    if ((l->move != MOVE_NONE) != (format >= LOCK_FORMAT) ||
+        (l->move != MOVE_NONE) != (l->moved[0] != '\0'))
+        r->bad = true;
 }
 
 t4_status
@@ -115,7 +141,35 @@ lock_decode(struct t4_slice text, struct lock_object *l)
         r.bad = true;
     l->released_index = text_read_u64(&r, "released-index");
     l->released_revision = (int64_t)text_read_u64(&r, "released-revision");
-    text_read_string(&r, "moved", l->moved, sizeof l->moved);
+    read_move(&r, format, l);
+    return verdict(&r, format, LOCK_FORMAT);
+}
+
+/* --- a move ------------------------------------------------------------------------------ */
+
+void
+moving_encode(struct buffer *out, const struct moving_object *m)
+{
+    text_begin(out, "t4-moving", FORMAT);
+    text_hex(out, "cluster", m->cluster_id);
+    text_hex(out, "lineage", m->lineage);
+    text_bytes(out, "put-id", m->put_id, PUT_ID_BYTES);
+    text_string(out, "source", m->source);
+    text_end(out);
+}
+
+t4_status
+moving_decode(struct t4_slice text, struct moving_object *m)
+{
+    struct text_reader r;
+    unsigned format;
+
+    memset(m, 0, sizeof *m);
+    text_open(&r, text, "t4-moving", &format);
+    m->cluster_id = text_read_hex(&r, "cluster");
+    m->lineage = text_read_hex(&r, "lineage");
+    text_read_bytes(&r, "put-id", m->put_id, PUT_ID_BYTES);
+    text_read_string(&r, "source", m->source, sizeof m->source);
     return verdict(&r, format, FORMAT);
 }
 

@@ -1,6 +1,6 @@
 /*
- * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`, and
- * checkpoints.
+ * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`,
+ * `moving`, and checkpoints.
  *
  * Text records (fmt/text.h), so that a person can read them.  Every object that is changed by
  * compare-and-swap carries a counter that grows by one per change and a put id that names the
@@ -21,7 +21,15 @@
 #define WINDOW_MAX 4                 /* WMAX of the chain: a constant of the format */
 #define OBJECT_TEXT_MAX (64u * 1024) /* no text object is longer */
 
+#define LOCK_KEY "leader-lock"
+#define MANIFEST_KEY "manifest/latest"
+#define CLUSTER_KEY "cluster"
+#define MOVING_KEY "moving"
+
 enum commit_rule { RULE_OBJECT = 1, RULE_LOCAL = 2 };
+
+/* A lock that is marked is never taken; a move that is done is never taken back. */
+enum move_state { MOVE_NONE, MOVE_BEGUN, MOVE_DONE };
 
 /* `cluster`: created last, the mark that the prefix is complete. */
 struct cluster_object {
@@ -42,7 +50,19 @@ struct lock_object {
     bool released;     /* given up with everything acknowledged in the chain: */
     uint64_t released_index;
     int64_t released_revision;
-    char moved[LOCATION_BYTES]; /* not empty: the store was moved there, never take it */
+    enum move_state move;       /* not MOVE_NONE: the store moves, or was moved, to ... */
+    char moved[LOCATION_BYTES]; /* ... this place */
+};
+
+/*
+ * `moving`: the first object that a move puts at its target and the last that it removes there.
+ * While it is there and `cluster` is not, nobody but that move may use the prefix.
+ */
+struct moving_object {
+    uint64_t cluster_id, lineage; /* of the source */
+    uint8_t put_id
+        [PUT_ID_BYTES]; /* of the source's lock when it was marked: names the move */
+    char source[LOCATION_BYTES]; /* for messages only */
 };
 
 /* Where reading of the chain begins, with what a reader must know of what lies below. */
@@ -102,11 +122,13 @@ struct manifest_object {
 void cluster_encode(struct buffer *out, const struct cluster_object *c);
 void lock_encode(struct buffer *out, const struct lock_object *l);
 void manifest_encode(struct buffer *out, const struct manifest_object *m);
+void moving_encode(struct buffer *out, const struct moving_object *m);
 
 /* OK, CORRUPT, or UNSUPPORTED: written by a newer version. */
 t4_status cluster_decode(struct t4_slice text, struct cluster_object *c);
 t4_status lock_decode(struct t4_slice text, struct lock_object *l);
 t4_status manifest_decode(struct t4_slice text, struct manifest_object *m);
+t4_status moving_decode(struct t4_slice text, struct moving_object *m);
 
 void checkpoint_encode(struct buffer *out, const struct checkpoint_object *c);
 t4_status checkpoint_decode(struct t4_slice text, struct checkpoint_object *c);

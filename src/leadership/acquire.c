@@ -169,7 +169,7 @@ acquire_is_passing(t4_status status)
 static const char *
 store_name(const struct leadership *l)
 {
-    return l->options.built_in ? "(built-in)" : object_url(l->options.store);
+    return l->options.built_in ? BUILT_IN_URL : object_url(l->options.store);
 }
 
 static t4_status

@@ -185,4 +185,16 @@ struct leadership_view {
 };
 void leadership_look(struct leadership *l, struct leadership_view *out);
 
+/* What a data directory, which the caller holds, remembers of its store. */
+struct leadership_recollection {
+    char url[1024]; /* "": nothing is remembered */
+    bool built_in;
+    /* Of the built-in store: the last server stopped in order, nothing is in the log only. */
+    bool all_in_store;
+    uint64_t lock_counter, manifest_counter; /* highest seen */
+};
+/* CORRUPT: the memory is damaged. */
+t4_status leadership_recall(struct env *env, const char *data_dir,
+                            struct leadership_recollection *out, struct error *error);
+
 #endif

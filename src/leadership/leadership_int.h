@@ -24,6 +24,7 @@
 #define SECOND UINT64_C(1000000000)
 #define MILLISECOND UINT64_C(1000000)
 #define PATH_MAX_BYTES 4200
+#define BUILT_IN_URL "(built-in)" /* in the memory: it moves with the directory */
 
 /* What stood in the lock before it was taken. */
 struct joint {

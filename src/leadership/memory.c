@@ -49,11 +49,11 @@ parse(struct t4_slice text, struct memory *m)
     return text_close(&r);
 }
 
-t4_status
-memory_read(struct leadership *l, struct error *error)
+/* NOTFOUND, without words: there is none. */
+static t4_status
+read_file(struct env *env, const char *data_dir, struct memory *m, struct error *error)
 {
-    struct env *env = l->options.env;
-    char *path = env_path(l->data_dir, NAME), text[FILE_MAX];
+    char *path = env_path(data_dir, NAME), text[FILE_MAX];
     struct env_file *file = NULL;
     size_t got = 0;
     t4_status status = env->open(env->state, path, ENV_READONLY, &file, NULL);
@@ -61,20 +61,45 @@ memory_read(struct leadership *l, struct error *error)
     if (status == T4_OK) {
         status = env->pread(env->state, file, text, sizeof text, 0, &got, error);
         env->close(env->state, file);
-        if (status == T4_OK && !parse(slice_of(text, got), &l->memory)) {
+        if (status == T4_OK && !parse(slice_of(text, got), m)) {
             status = error_set(error, T4_E_CORRUPT, "the file %s is damaged", path);
             error_hint(error,
                        "delete it: it is made anew from the store, but a store that "
                        "was set back to an older copy is not noticed then");
         }
-    } else if (status == T4_E_NOTFOUND) {
-        status = T4_OK;
-    } else {
+    } else if (status != T4_E_NOTFOUND) {
         error_set(error, status, "cannot open %s: %s", path, status_text(status));
     }
-    l->stored = l->memory;
     mem_free(path);
     return status;
+}
+
+t4_status
+memory_read(struct leadership *l, struct error *error)
+{
+    t4_status status = read_file(l->options.env, l->data_dir, &l->memory, error);
+
+    l->stored = l->memory;
+    return status == T4_E_NOTFOUND ? T4_OK : status;
+}
+
+t4_status
+leadership_recall(struct env *env, const char *data_dir,
+                  struct leadership_recollection *out, struct error *error)
+{
+    struct memory m = {0};
+    t4_status status = read_file(env, data_dir, &m, error);
+
+    *out = (struct leadership_recollection){0};
+    if (status != T4_OK)
+        return status == T4_E_NOTFOUND ? T4_OK : status;
+    out->built_in = strcmp(m.url, BUILT_IN_URL) == 0;
+    /* See finish() in upload.c and look_at_past() in built_in.c. */
+    out->all_in_store = out->built_in && m.lock_counter > 0 && m.led_term == 0;
+    out->lock_counter = m.lock_counter;
+    out->manifest_counter = m.manifest_counter;
+    memcpy(out->url, m.url, sizeof out->url);
+    return T4_OK;
 }
 
 static void

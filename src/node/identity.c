@@ -183,3 +183,34 @@ identity_close(struct node *n)
         n->options.env->close(n->options.env->state, n->lock_file);
     n->lock_file = NULL;
 }
+
+/* --- for commands ------------------------------------------------------------------------- */
+
+t4_status
+node_directory_hold(struct env *env, const char *data_dir, struct node_directory *out,
+                    struct error *error)
+{
+    struct node *n = mem_zalloc(sizeof *n);
+    t4_status status;
+
+    *out = (struct node_directory){.env = env};
+    n->options.env = env;
+    n->data_dir = mem_strdup(data_dir);
+    status = identity_open(n, error);
+    out->lock = n->lock_file;
+    if (status == T4_OK)
+        status = leadership_recall(env, data_dir, &out->memory, error);
+    if (status != T4_OK)
+        node_directory_release(out);
+    mem_free(n->data_dir);
+    mem_free(n);
+    return status;
+}
+
+void
+node_directory_release(struct node_directory *d)
+{
+    if (d->lock != NULL)
+        d->env->close(d->env->state, d->lock);
+    d->lock = NULL;
+}

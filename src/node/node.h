@@ -215,4 +215,17 @@ void node_refresh_metrics(struct node *n);
  */
 void node_hold_sync(struct node *n, bool hold);
 
+/*
+ * A data directory held as a server holds it, by a command that works on its built-in store.
+ * BUSY: it is in use; INVALID: it is a copy.
+ */
+struct node_directory {
+    struct env *env;
+    struct env_file *lock;
+    struct leadership_recollection memory; /* of its store */
+};
+t4_status node_directory_hold(struct env *env, const char *data_dir,
+                              struct node_directory *out, struct error *error);
+void node_directory_release(struct node_directory *d);
+
 #endif

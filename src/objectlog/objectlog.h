@@ -39,6 +39,7 @@ struct objectlog_options {
     uint64_t lease_ms;          /* leadership lease to write into the lock; 0: none */
     uint64_t timeout_ns;        /* of one request */
     uint64_t first_pause_ns;    /* before the second try, then doubled; 0: 50 ms */
+    bool accept_moved;          /* opens a store that is marked as moving or moved, too */
     /* Called at each failure, with the reason, and when the store answers again (NULL). */
     void (*degraded)(void *arg, const char *why);
     void *degraded_arg;
@@ -54,7 +55,8 @@ enum objectlog_found {
 /*
  * Reads `cluster`, the lock and the manifest.  CORRUPT: a prefix that can be neither empty nor
  * ours - `cluster` without lock or manifest, objects without a lock, damaged objects: the
- * error names which.  INVALID: the store was moved (names where).
+ * error names which.  INVALID: the store was moved or is being moved (names where), or an
+ * unfinished move is to bring another one here (names which).
  */
 t4_status objectlog_open(const struct objectlog_options *options, struct objectlog **out,
                          enum objectlog_found *found, struct error *error);
@@ -168,5 +170,12 @@ t4_status objectlog_change_rule(struct objectlog *c, enum commit_rule rule,
                                 struct error *error);
 t4_status objectlog_release(struct objectlog *c, uint64_t last_index,
                             int64_t last_revision, struct error *error);
+/*
+ * CAS of the lock by who does not hold it: `t4 store move`.  *next is what was read with changes
+ * (counter and put id are filled in).  PRECONDITION: somebody was faster; objectlog_lock()
+ * shows what is there.
+ */
+t4_status objectlog_write_lock(struct objectlog *c, const struct lock_object *next,
+                               struct error *error);
 
 #endif

@@ -19,10 +19,6 @@
 #include "fmt/archive.h"
 #include "objectlog/objectlog.h"
 
-#define LOCK_KEY "leader-lock"
-#define MANIFEST_KEY "manifest/latest"
-#define CLUSTER_KEY "cluster"
-
 /* An object that is changed by compare-and-swap: its tag as received. */
 struct tag {
     uint32_t length;
@@ -86,6 +82,8 @@ bool objectlog_is_my_lock(struct t4_slice object, void *put_id);
 bool objectlog_is_my_manifest(struct t4_slice object, void *put_id);
 bool objectlog_is_my_segment(struct t4_slice object, void *put_id);
 void objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES]);
+/* What a move has marked is nobody's to take: INVALID, and where it went. */
+t4_status objectlog_refuse_marked(struct objectlog *c, struct error *error);
 t4_status objectlog_read_lock(struct objectlog *c, struct error *error);
 t4_status objectlog_read_manifest(struct objectlog *c, struct error *error);
 /* CAS of the lock or manifest to `next`; on success it becomes the current one. */

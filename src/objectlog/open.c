@@ -97,6 +97,46 @@ check_is_empty(struct objectlog *c, struct error *error)
                       "give an empty prefix, or restore the object that is missing");
 }
 
+t4_status
+objectlog_refuse_marked(struct objectlog *c, struct error *error)
+{
+    const char *url = object_url(c->options.store);
+
+    if (c->leader.move == MOVE_NONE)
+        return T4_OK;
+    if (c->leader.move == MOVE_DONE) {
+        error_set(error, T4_E_INVALID, "the store %s was moved to %s", url,
+                  c->leader.moved);
+        return error_hint(error, "start with --object-store=%s", c->leader.moved);
+    }
+    error_set(error, T4_E_INVALID, "the store %s is being moved to %s", url,
+              c->leader.moved);
+    return error_hint(error, "give the command t4 store move again to finish it, or with "
+                             "--abort to take it back");
+}
+
+/*
+ * Without `cluster`: is this prefix the target of a move?  A move looks for a lock after it has
+ * put `moving`, a bootstrap looks for `moving` after it has put its lock: one sees the other.
+ */
+static t4_status
+refuse_target(struct objectlog *c, struct error *error)
+{
+    struct moving_object m;
+    t4_status status =
+        objectlog_get(c, MOVING_KEY, OBJECT_TEXT_MAX, &c->object, NULL, TRY, error);
+
+    if (status != T4_OK)
+        return status == T4_E_NOTFOUND ? T4_OK : status;
+    status = moving_decode(buffer_slice(&c->object), &m);
+    if (status != T4_OK)
+        return objectlog_damaged(MOVING_KEY, status, error);
+    error_set(error, T4_E_INVALID, "the move of the store %s to %s is not finished",
+              m.source, object_url(c->options.store));
+    return error_hint(error, "give the command t4 store move again to finish it, or with "
+                             "--abort to take it back");
+}
+
 static t4_status
 check_complete(struct objectlog *c, struct error *error)
 {
@@ -118,11 +158,7 @@ check_complete(struct objectlog *c, struct error *error)
                          "%s, %s and %s in %s do not belong to one cluster and lineage",
                          CLUSTER_KEY, LOCK_KEY, MANIFEST_KEY,
                          object_url(c->options.store));
-    if (c->leader.moved[0] != '\0') {
-        error_set(error, T4_E_INVALID, "this store was moved to %s", c->leader.moved);
-        return error_hint(error, "start with --object-store %s", c->leader.moved);
-    }
-    return T4_OK;
+    return c->options.accept_moved ? T4_OK : objectlog_refuse_marked(c, error);
 }
 
 static t4_status
@@ -140,7 +176,9 @@ look(struct objectlog *c, enum objectlog_found *found, struct error *error)
         *found = OBJECTLOG_COMPLETE;
         return check_complete(c, error);
     }
-    status = c->has_leader ? T4_OK : check_is_empty(c, error);
+    status = refuse_target(c, error);
+    if (status == T4_OK && !c->has_leader)
+        status = check_is_empty(c, error);
     *found = c->has_leader ? OBJECTLOG_UNFINISHED : OBJECTLOG_EMPTY;
     return status;
 }
@@ -275,10 +313,13 @@ objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
 {
     t4_status status = T4_OK;
 
-    if (!c->has_leader)
+    if (!c->has_leader) {
         status = create_lock(c, cluster_id, lineage, rule, error);
-    else if (c->leader.holder != c->options.incarnation)
+        if (status == T4_OK)
+            status = refuse_target(c, error);
+    } else if (c->leader.holder != c->options.incarnation) {
         status = T4_E_PRECONDITION;
+    }
     if (status == T4_OK && !c->has_manifest)
         status = create_manifest(c, error);
     if (status == T4_OK)

@@ -243,7 +243,9 @@ objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
     t4_status status;
 
     c->positioned = false;
-    status = take_lock(c, *term, error);
+    status = objectlog_refuse_marked(c, error); /* marked since it was opened */
+    if (status == T4_OK)
+        status = take_lock(c, *term, error);
     if (status == T4_OK)
         status = freeze_manifest(c, error);
     if (status == T4_OK)
@@ -337,4 +339,11 @@ objectlog_release(struct objectlog *c, uint64_t last_index, int64_t last_revisio
     next.released_revision = last_revision;
     next.lease_ms = 0;
     return change(c, &next, error);
+}
+
+t4_status
+objectlog_write_lock(struct objectlog *c, const struct lock_object *next,
+                     struct error *error)
+{
+    return objectlog_swap_lock(c, next, TRY, error);
 }

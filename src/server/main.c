@@ -18,6 +18,7 @@
 #include "server/plugin_command.h"
 #include "server/run.h"
 #include "server/status_command.h"
+#include "server/store_command.h"
 #include "server/wal_command.h"
 
 extern char **environ;
@@ -33,6 +34,8 @@ static const struct {
      status_command_help},
     {"wal", "show what the log in a data directory holds (t4 wal export)", wal_command,
      wal_command_help},
+    {"store", "move an object store to another place (t4 store move)", store_command,
+     store_command_help},
     {"gc", "delete from an object store what nothing needs any more", gc_command,
      gc_command_help},
     {"plugin", "list plugins, or check one (t4 plugin check)", plugin_command,

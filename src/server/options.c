@@ -685,10 +685,18 @@ t4_status
 run_options_parse(int argc, char *const *argv, char *const *environment,
                   struct run_options *out, struct error *error)
 {
+    return run_options_parse_for(NULL, argc, argv, environment, out, error);
+}
+
+t4_status
+run_options_parse_for(const char *other_store, int argc, char *const *argv,
+                      char *const *environment, struct run_options *out,
+                      struct error *error)
+{
     struct reader r = {.out = out, .environment = environment, .error = error};
     t4_status st;
 
-    *out = (struct run_options){0};
+    *out = (struct run_options){.other_store = other_store};
     st = read_flags(&r, argc, argv);
     if (st != T4_OK || out->help)
         return st;

@@ -95,6 +95,8 @@ struct run_options {
     int64_t log_format; /* 0 text, 1 json */
     int64_t shutdown_grace_ns;
 
+    const char *other_store; /* URL whose plugins are taken settings for, too; or NULL */
+
     /* Made of them. */
     struct address listen[MAX_LISTEN];
     size_t n_listen;
@@ -121,6 +123,10 @@ struct run_options {
  */
 t4_status run_options_parse(int argc, char *const *argv, char *const *environment,
                             struct run_options *out, struct error *error);
+/* The same for a command with a second store, whose URL outlives *out. */
+t4_status run_options_parse_for(const char *other_store, int argc, char *const *argv,
+                                char *const *environment, struct run_options *out,
+                                struct error *error);
 void run_options_free(struct run_options *o);
 
 /*
@@ -128,7 +134,11 @@ void run_options_free(struct run_options *o);
  * or what is wrong with the flag *name.
  */
 const char *store_options_make(struct run_options *o, const char **name);
-/* Is `plugin` one of those that the store's URL names? */
+/* Is `plugin` that of one of the URL's schemes?  They are joined by +.  NULL has none. */
+bool store_options_url_names(const char *url, const char *plugin);
+/* Has it the form of a URL, and a length that lock and memory have room for? */
+bool store_options_is_url(const char *text);
+/* Is `plugin` one of those that the store's URL, or the other's, names? */
 bool store_options_names_plugin(const struct run_options *o, const char *plugin);
 
 /* The help for people, and one line per flag with tabs for programs (the docs' test). */

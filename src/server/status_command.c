@@ -77,9 +77,11 @@ static const struct {
     {"run/", "runs", "runs"},
     {"sst/", "ssts", "SSTs"},
     {"branches/", "branches", "branches"},
+    {"moving", "moving", "unfinished move"},
     {"", "other", "other"},
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
+#define MOVING_KIND (KINDS - 2)
 
 struct listing {
     uint64_t objects[KINDS], bytes[KINDS], all;
@@ -279,8 +281,9 @@ report_lock(struct report *r, const struct lock_object *l)
         report_u64(r, "released_index", "released at index", l->released_index);
         report_i64(r, "released_revision", "released at revision", l->released_revision);
     }
-    if (l->moved[0] != '\0')
-        report_text(r, "moved", "moved to", l->moved);
+    if (l->move != MOVE_NONE)
+        report_text(r, l->move == MOVE_DONE ? "moved" : "moving",
+                    l->move == MOVE_DONE ? "moved to" : "being moved to", l->moved);
 }
 
 static void
@@ -360,8 +363,9 @@ look(struct object_store *s, struct report *r, struct error *error)
     if (status == T4_OK)
         status = get(s, "leader-lock", OBJECT_TEXT_MAX, &object, error);
     if (status == T4_E_NOTFOUND && l.all > 0) {
-        error_set(error, T4_E_CORRUPT, "the store %s holds objects but no leader-lock",
-                  object_url(s));
+        error_set(error, T4_E_CORRUPT, "the store %s holds objects but no leader-lock%s",
+                  object_url(s),
+                  l.objects[MOVING_KIND] > 0 ? ": a move to it is not finished" : "");
         status =
             error_hint(error, "check the prefix; if it is right, restore that object");
     }

@@ -20,9 +20,9 @@ static const struct {
 } plugin_of_scheme[] = {{"file", "dir"}, {"gs", "gcs"}};
 
 bool
-store_options_names_plugin(const struct run_options *o, const char *plugin)
+store_options_url_names(const char *url, const char *plugin)
 {
-    const char *p = o->object_store, *end;
+    const char *p = url, *end;
 
     if (p == NULL || (end = strstr(p, "://")) == NULL)
         return false;
@@ -40,6 +40,13 @@ store_options_names_plugin(const struct run_options *o, const char *plugin)
         p += n + 1;
     }
     return false;
+}
+
+bool
+store_options_names_plugin(const struct run_options *o, const char *plugin)
+{
+    return store_options_url_names(o->object_store, plugin) ||
+           store_options_url_names(o->other_store, plugin);
 }
 
 static void
@@ -73,6 +80,12 @@ make_url(struct run_options *o, const char **name)
     return NULL;
 }
 
+bool
+store_options_is_url(const char *text)
+{
+    return strstr(text, "://") != NULL && strlen(text) <= MAX_URL;
+}
+
 const char *
 store_options_make(struct run_options *o, const char **name)
 {
@@ -81,9 +94,7 @@ store_options_make(struct run_options *o, const char **name)
     if (why != NULL)
         return why;
     *name = "object-store";
-    if (o->object_store == NULL)
-        return NULL;
-    if (strstr(o->object_store, "://") == NULL || strlen(o->object_store) > MAX_URL)
+    if (o->object_store != NULL && !store_options_is_url(o->object_store))
         return "is no URL of at most 1000 bytes";
     if (store_options_names_plugin(o, "s3")) {
         add(o, "s3.endpoint", o->s3_endpoint);
