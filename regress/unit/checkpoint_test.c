@@ -514,6 +514,7 @@ test_only_what_is_needed_stays(void **unused)
     assert_true(count_objects(l.store, "run/") <= 6);
     assert_int_equal(count_objects(l.store, "log/"), 1);
     assert_true(count_objects(l.store, "wal/") <= 2);
+    assert_int_equal(count_objects(l.store, "wal/00000000000000000000"), 1); /* the fence */
     assert_true(manifest(&l)->archive.next_slot > 0);
     assert_store_is_whole(&l);
     lead_free(&l);
