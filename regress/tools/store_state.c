@@ -135,8 +135,8 @@ add_entry(void *arg, uint64_t index, struct t4_slice bytes, const struct segment
 
     (void)segment;
     if (index != s->index + 1 || !entry_decode_head(&r, &e))
-        return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " comes behind %" PRIu64, index,
-                         s->index);
+        return error_set(error, T4_E_CORRUPT, "entry %" PRIu64 " comes behind %" PRIu64,
+                         index, s->index);
     for (uint32_t i = 0; i < e.mutations && entry_next(&r, &m); i++) {
         struct version v;
 

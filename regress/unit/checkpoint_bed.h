@@ -19,7 +19,7 @@
 
 /* The log, as it must be. */
 struct log_model {
-    struct buffer *entry; /* [i]: entry i + 1 */
+    struct buffer *entry;          /* [i]: entry i + 1 */
     int64_t *revision, *compacted; /* after it */
     uint64_t *time_ms;
     size_t *records; /* how many of `all` are of entries up to it */
@@ -36,7 +36,8 @@ void log_model_entry(struct log_model *m, struct chance *c);
 /* Appends an entry that puts one key. */
 void log_model_put(struct log_model *m, const char *key, const char *value);
 /* Appends one with this kind and these mutations. */
-void log_model_add(struct log_model *m, struct entry *e, const struct mutation *mutation, size_t n);
+void log_model_add(struct log_model *m, struct entry *e, const struct mutation *mutation,
+                   size_t n);
 void log_model_free(struct log_model *m);
 /* Records that the state after entry `index` consists of, sorted. */
 void log_model_state(const struct log_model *m, uint64_t index, struct records *out);
@@ -49,7 +50,7 @@ struct lead {
     uint64_t term, uploaded;
     struct checkpointer *checkpointer; /* not started */
     struct checkpointer_options check;
-    char control[128]; /* file of the fault plugin */
+    char control[128];     /* file of the fault plugin */
     _Atomic bool removing; /* for tests that wait for it */
 };
 
@@ -57,8 +58,8 @@ struct lead {
 const char *lead_folder(void);
 /* A store of this name behind the fault plugin; seed NULL: without faults of chance. */
 struct object_store *lead_store(const char *name, const char *seed, const char *control);
-void lead_init(struct lead *l, const char *name, const char *seed, struct log_model *model,
-               uint64_t incarnation);
+void lead_init(struct lead *l, const char *name, const char *seed,
+               struct log_model *model, uint64_t incarnation);
 /* Takes the term and makes a checkpointer (unless PRECONDITION and others). */
 t4_status lead_take(struct lead *l, struct error *error);
 /* Uploads the model's entries up to `last` as one segment, and gives the mark. */

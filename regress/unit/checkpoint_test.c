@@ -102,11 +102,12 @@ walk(const char *name, const char *seed, uint64_t chance_seed, unsigned steps)
             object_close(other.store);
         }
     }
-    print_message("# %s: %llu entries, %u checkpoints kept, archive from slot %llu, floor %llu\n",
-                  name, (unsigned long long)l.uploaded,
-                  l.checkpointer->log != NULL ? manifest(&l)->n_checkpoints : 0,
-                  (unsigned long long)objectlog_manifest(l.chain)->archive.next_slot,
-                  (unsigned long long)objectlog_manifest(l.chain)->floor.next_slot);
+    print_message(
+        "# %s: %llu entries, %u checkpoints kept, archive from slot %llu, floor %llu\n",
+        name, (unsigned long long)l.uploaded,
+        l.checkpointer->log != NULL ? manifest(&l)->n_checkpoints : 0,
+        (unsigned long long)objectlog_manifest(l.chain)->archive.next_slot,
+        (unsigned long long)objectlog_manifest(l.chain)->floor.next_slot);
     lead_free(&l);
     log_model_free(&model);
 }
@@ -244,8 +245,9 @@ test_a_fold_keeps_files(void **unused)
     lead_do(&l, WORK_CHECKPOINT);
     assert_int_equal(manifest(&l)->newest.n_runs, 1);
     assert_true(manifest(&l)->newest.run[0].is_base);
-    assert_int_equal(run_fetch(l.checkpointer->log, &manifest(&l)->newest.run[0], &run, &error),
-                     T4_OK);
+    assert_int_equal(
+        run_fetch(l.checkpointer->log, &manifest(&l)->newest.run[0], &run, &error),
+        T4_OK);
     assert_true(run.n > 4);
     for (size_t i = 0; i < run.n; i++)
         file_set_add(&before, run.sst[i].info.sha256, run.sst[i].term, run.sst[i].index);
@@ -258,8 +260,9 @@ test_a_fold_keeps_files(void **unused)
     lead_do(&l, WORK_CHECKPOINT);
     /* The two are one now, and the newest stands above it. */
     assert_int_equal(manifest(&l)->newest.n_runs, 2);
-    assert_int_equal(run_fetch(l.checkpointer->log, &manifest(&l)->newest.run[1], &run, &error),
-                     T4_OK);
+    assert_int_equal(
+        run_fetch(l.checkpointer->log, &manifest(&l)->newest.run[1], &run, &error),
+        T4_OK);
     for (size_t i = 0; i < run.n; i++)
         kept += file_set_has(&before, run.sst[i].info.sha256, run.sst[i].term,
                              run.sst[i].index);
@@ -274,7 +277,8 @@ test_a_fold_keeps_files(void **unused)
 static void
 test_when_to_fold(void **unused)
 {
-    struct checkpoint_run r[20] = {{.bytes = 10}, {.bytes = 20}, {.bytes = 100, .is_base = true}};
+    struct checkpoint_run r[20] = {
+        {.bytes = 10}, {.bytes = 20}, {.bytes = 100, .is_base = true}};
 
     (void)unused;
     assert_false(fold_is_due(&r[2], 1, 16));
@@ -290,12 +294,13 @@ static void
 test_nothing_is_left(void **unused)
 {
     struct log_model model = {.keys = 1, .value_bytes = 1};
-    struct mutation gone = {.space = SPACE_KEYS, .flags = MUTATION_TOMBSTONE,
-                            .key = slice_str("a")};
-    struct mutation none = {.space = SPACE_SYSTEM, .key = slice_str("x"),
-                            .flags = MUTATION_TOMBSTONE};
+    struct mutation gone = {
+        .space = SPACE_KEYS, .flags = MUTATION_TOMBSTONE, .key = slice_str("a")};
+    struct mutation none = {
+        .space = SPACE_SYSTEM, .key = slice_str("x"), .flags = MUTATION_TOMBSTONE};
     struct entry e = {.kind = ENTRY_NORMAL, .revision = 3};
-    struct entry compact = {.kind = ENTRY_COMPACTION, .revision = 3, .compact_revision = 3};
+    struct entry compact = {
+        .kind = ENTRY_COMPACTION, .revision = 3, .compact_revision = 3};
     struct lead l;
 
     (void)unused;
@@ -329,8 +334,8 @@ struct moving {
 
 /* At entry `at` the archives are made and the raw segments deleted under the reader. */
 static t4_status
-move_floor(void *arg, uint64_t index, struct t4_slice entry, const struct segment *segment,
-           struct error *error)
+move_floor(void *arg, uint64_t index, struct t4_slice entry,
+           const struct segment *segment, struct error *error)
 {
     struct moving *v = arg;
 
@@ -390,10 +395,12 @@ flip(struct object_store *s, const char *key, size_t at)
     struct t4_object_info info = {.size = sizeof info};
     struct buffer b = {0};
     struct error e = {0};
-    struct t4_put put = {.size = sizeof put, .condition = T4_PUT_ANY, .key = slice_str(key)};
+    struct t4_put put = {
+        .size = sizeof put, .condition = T4_PUT_ANY, .key = slice_str(key)};
 
-    assert_int_equal(object_get(s, slice_str(key), 0, T4_TO_THE_END, 1 << 20, 0, &b, &info, &e),
-                     T4_OK);
+    assert_int_equal(
+        object_get(s, slice_str(key), 0, T4_TO_THE_END, 1 << 20, 0, &b, &info, &e),
+        T4_OK);
     b.data[at % b.len] ^= 1;
     put.body = buffer_slice(&b);
     assert_int_equal(object_put(s, &put, 0, &info, &e), T4_OK);
@@ -401,8 +408,8 @@ flip(struct object_store *s, const char *key, size_t at)
 }
 
 static t4_status
-count_entry(void *arg, uint64_t index, struct t4_slice entry, const struct segment *segment,
-            struct error *error)
+count_entry(void *arg, uint64_t index, struct t4_slice entry,
+            const struct segment *segment, struct error *error)
 {
     (void)entry;
     (void)segment;
@@ -462,7 +469,8 @@ test_a_name_that_is_taken(void **unused)
     struct t4_object_info info = {.size = sizeof info};
     struct error error = {0};
     char key[ARCHIVE_KEY_BYTES];
-    struct t4_put put = {.size = sizeof put, .condition = T4_PUT_ANY, .body = slice_str("other")};
+    struct t4_put put = {
+        .size = sizeof put, .condition = T4_PUT_ANY, .body = slice_str("other")};
     struct lead l;
 
     (void)unused;
@@ -514,9 +522,63 @@ test_only_what_is_needed_stays(void **unused)
     assert_true(count_objects(l.store, "run/") <= 6);
     assert_int_equal(count_objects(l.store, "log/"), 1);
     assert_true(count_objects(l.store, "wal/") <= 2);
-    assert_int_equal(count_objects(l.store, "wal/00000000000000000000"), 1); /* the fence */
+    assert_int_equal(count_objects(l.store, "wal/00000000000000000000"),
+                     1); /* the fence */
     assert_true(manifest(&l)->archive.next_slot > 0);
     assert_store_is_whole(&l);
+    lead_free(&l);
+    log_model_free(&model);
+}
+
+/* A segment that a fenced leader had on its way: passed over, recorded, and never deleted (I6). */
+static void
+test_leftovers_stay(void **unused)
+{
+    struct log_model model = {.keys = 20, .value_bytes = 20};
+    struct chance c = {test_seed()};
+    struct segment s = {.cluster_id = 77,
+                        .lineage = 88,
+                        .generation = 1,
+                        .writer = 5,
+                        .rule = RULE_OBJECT,
+                        .first_index = 3,
+                        .last_index = 3};
+    struct t4_object_info info = {.size = sizeof info};
+    struct t4_put put = {.size = sizeof put, .condition = T4_PUT_IF_ABSENT};
+    struct buffer raw = {0}, packed = {0}, object = {0};
+    char key[SLOT_KEY_BYTES];
+    struct error error = {0};
+    struct chain_floor place;
+    struct lead l;
+
+    (void)unused;
+    lead_init(&l, "leftovers", NULL, &model, 5);
+    take(&l);
+    some_history(&l, &c, 2);
+    s.term = l.term;
+    take(&l);
+    segment_entry_append(&raw, slice_str("whatever"));
+    compress_append(&packed, buffer_slice(&raw));
+    s.payload = buffer_slice(&packed);
+    s.raw_bytes = (uint32_t)raw.len;
+    segment_encode(&object, &s);
+    objectlog_place(l.chain, &place);
+    slot_key(key, place.next_slot);
+    put.key = slice_str(key);
+    put.body = buffer_slice(&object);
+    assert_int_equal(object_put(l.store, &put, 0, &info, &error), T4_OK);
+    some_history(&l, &c, 4);
+    for (int i = 0; i < 3; i++)
+        lead_do(&l, WORK_COLLECT);
+    assert_int_equal(count_objects(l.store, key), 1);
+    slot_key(key, place.next_slot - 1);
+    assert_int_equal(count_objects(l.store, key), 1); /* its fence */
+    assert_int_equal(count_objects(l.store, "wal/"), 3);
+    assert_true(manifest(&l)->floor.next_slot > place.next_slot);
+    assert_store_is_whole(&l);
+    buffer_free(&raw);
+    buffer_free(&packed);
+    buffer_free(&object);
     lead_free(&l);
     log_model_free(&model);
 }
@@ -528,8 +590,10 @@ test_pins_count(void **unused)
     struct log_model model = {.keys = 20, .value_bytes = 20};
     struct chance c = {test_seed()};
     struct t4_object_info info = {.size = sizeof info};
-    struct t4_put put = {.size = sizeof put, .condition = T4_PUT_ANY,
-                         .key = slice_str("branches/b"), .body = slice_str("pin")};
+    struct t4_put put = {.size = sizeof put,
+                         .condition = T4_PUT_ANY,
+                         .key = slice_str("branches/b"),
+                         .body = slice_str("pin")};
     struct buffer before = {0}, after = {0};
     struct error error = {0};
     struct lead l;
@@ -678,7 +742,8 @@ test_by_hand(void **unused)
 
     (void)unused;
     lead_init(&l, "hand", NULL, &model, 5);
-    o = (struct gc_options){.env = env_posix(), .store = l.store, .timeout_ns = 20 * SECOND};
+    o = (struct gc_options){
+        .env = env_posix(), .store = l.store, .timeout_ns = 20 * SECOND};
     assert_int_equal(checkpoint_gc(&o, &result, &error), T4_E_NOTFOUND);
     take(&l);
     some_history(&l, &c, 4);
@@ -746,7 +811,8 @@ test_what_comes_off_the_list(void **unused)
         o.time_ms = i * 1000;
         list_add(&m, &o, hash);
     }
-    assert_false(list_retire(&m, 20000, 19000)); /* the oldest is the base of the window */
+    assert_false(
+        list_retire(&m, 20000, 19000)); /* the oldest is the base of the window */
     assert_true(list_oldest_serves(&m, 20000, 19000));
     assert_false(list_oldest_serves(&m, 20000, 19001));
     assert_true(list_retire(&m, 20500, 18500));
@@ -833,9 +899,9 @@ test_the_thread(void **unused)
     /* Its next manifest is refused: another one leads. */
     log_model_put(&model, "k", "v");
     segment_entry_append(&raw, buffer_slice(&model.entry[model.n - 1]));
-    assert_int_equal(objectlog_append(l.chain, model.n, model.n, model.n, buffer_slice(&raw),
-                                      &error),
-                     T4_OK);
+    assert_int_equal(
+        objectlog_append(l.chain, model.n, model.n, model.n, buffer_slice(&raw), &error),
+        T4_OK);
     l.uploaded = model.n;
     mark = (struct checkpoint_mark){.index = model.n, .bytes = raw.len};
     objectlog_place(l.chain, &mark.place);
@@ -871,6 +937,7 @@ main(void)
         cmocka_unit_test(test_flipped_bits_are_noticed),
         cmocka_unit_test(test_a_name_that_is_taken),
         cmocka_unit_test(test_only_what_is_needed_stays),
+        cmocka_unit_test(test_leftovers_stay),
         cmocka_unit_test(test_pins_count),
         cmocka_unit_test(test_nothing_goes_on_half_an_answer),
         cmocka_unit_test(test_a_stalled_round_is_harmless),
