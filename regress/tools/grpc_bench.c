@@ -2,13 +2,14 @@
  * grpc_bench.c - a load client for t4 and etcd, cheap enough to share a machine with what it
  * measures: gRPC's C core, one completion queue, one thread, requests encoded by hand.
  *
- *   grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS IN_FLIGHT OPS
+ *   grpc_bench [--server-pid PID] [--rate PER_SECOND] ENDPOINT get|put CONNECTIONS IN_FLIGHT OPS
  *              [KEY_BYTES [VALUE_BYTES [KEYS]]]
  *
  * Writes KEYS keys first when it is going to read them, then does OPS operations on keys drawn
  * by a fixed seed, IN_FLIGHT at a time over all CONNECTIONS, and prints one line: operations
  * per second, latency p50 and p99, errors and, with --server-pid, the CPU time that the server
- * used per operation (all its threads, user and system).  Exit status 1 if a call failed.
+ * used per operation (all its threads, user and system).  With --rate operations begin at even
+ * distances, never more than IN_FLIGHT at a time.  Exit status 1 if a call failed.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -36,6 +37,7 @@ struct settings {
     uint32_t key_bytes, value_bytes;
     uint64_t keys;
     long server_pid; /* 0: not asked for */
+    uint64_t rate;   /* operations begun per second; 0: as fast as answers come */
 };
 
 /* One operation under way; reused for the next. */
@@ -165,32 +167,78 @@ draw_key(struct bench *b)
     return (z ^ z >> 31) % b->settings->keys;
 }
 
-/* Does n operations; in_order: keys 0, 1, 2, ... instead of drawn ones. */
+/* One run of n operations: how far it is. */
+struct progress {
+    uint64_t n, started, ended, began_ns;
+    bool put, in_order; /* in_order: keys 0, 1, 2, ... instead of drawn ones */
+    uint64_t rate;
+};
+
+/* When the next operation is due; 0: at once. */
+static uint64_t
+due_ns(const struct progress *p)
+{
+    return p->rate == 0 ? 0 : p->began_ns + p->started * 1000000000u / p->rate;
+}
+
 static void
-run(struct bench *b, bool put, uint64_t n, bool in_order)
+start_next(struct bench *b, struct progress *p, struct operation *o)
+{
+    start_operation(b, o, p->put, p->in_order ? p->started : draw_key(b));
+    p->started++;
+}
+
+/* Waits for an answer, or until the next operation is due when one may be started. */
+static struct operation *
+next_answer(struct bench *b, const struct progress *p, bool may_start)
+{
+    gpr_timespec until = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    grpc_event e;
+
+    if (may_start) {
+        uint64_t due = due_ns(p), now = now_ns();
+
+        until = gpr_time_add(
+            gpr_now(GPR_CLOCK_MONOTONIC),
+            gpr_time_from_nanos(due > now ? (int64_t)(due - now) : 0, GPR_TIMESPAN));
+    }
+    e = grpc_completion_queue_next(b->queue, until, NULL);
+    return e.type == GRPC_OP_COMPLETE ? e.tag : NULL;
+}
+
+/* Does n operations, rate (0: any number) of them begun per second. */
+static void
+run(struct bench *b, bool put, uint64_t n, bool in_order, uint64_t rate)
 {
     uint32_t width = b->settings->in_flight < n ? b->settings->in_flight : (uint32_t)n;
     struct operation *operation = mem_zalloc(width * sizeof *operation);
-    uint64_t started = 0, ended = 0;
+    struct operation **idle = mem_alloc(width * sizeof *idle);
+    struct progress p = {.n = n, .put = put, .in_order = in_order, .rate = rate};
+    uint32_t idles = width;
 
-    for (uint32_t i = 0; i < width; i++, started++) {
-        operation[i].connection = i % b->settings->connections;
-        start_operation(b, &operation[i], put, in_order ? started : draw_key(b));
+    for (uint32_t i = 0; i < width; i++) {
+        operation[i].connection = (width - 1 - i) % b->settings->connections;
+        idle[i] = &operation[i];
     }
-    while (ended < n) {
-        grpc_event e = grpc_completion_queue_next(
-            b->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-        struct operation *o = e.tag;
+    p.began_ns = now_ns();
+    while (p.ended < n) {
+        bool may_start = idles > 0 && p.started < n;
+        struct operation *o;
 
-        if (b->latency_ns != NULL)
-            b->latency_ns[ended] = now_ns() - o->began_ns;
-        finish_operation(b, o);
-        ended++;
-        if (started < n) {
-            start_operation(b, o, put, in_order ? started : draw_key(b));
-            started++;
+        if (may_start && due_ns(&p) <= now_ns()) {
+            start_next(b, &p, idle[--idles]);
+            continue;
         }
+        o = next_answer(b, &p, may_start);
+        if (o == NULL)
+            continue;
+        if (b->latency_ns != NULL)
+            b->latency_ns[p.ended] = now_ns() - o->began_ns;
+        finish_operation(b, o);
+        p.ended++;
+        idle[idles++] = o;
     }
+    mem_free(idle);
     mem_free(operation);
 }
 
@@ -306,14 +354,14 @@ measure(const struct settings *s)
     b.value.len = s->value_bytes;
     connect_all(&b);
     if (!s->put)
-        run(&b, true, s->keys, true);
-    run(&b, s->put, 10 * s->connections, false); /* every connection is up and warm */
+        run(&b, true, s->keys, true, 0);
+    run(&b, s->put, 10 * s->connections, false, 0); /* every connection is up and warm */
 
     b.latency_ns = mem_alloc(s->ops * sizeof *b.latency_ns);
     if (s->server_pid != 0)
         cpu = cpu_ns(s->server_pid);
     began = now_ns();
-    run(&b, s->put, s->ops, false);
+    run(&b, s->put, s->ops, false, s->rate);
     ended = now_ns();
     if (s->server_pid != 0)
         cpu = cpu_ns(s->server_pid) - cpu;
@@ -357,16 +405,21 @@ main(int argc, char **argv)
 {
     struct settings s = {.key_bytes = 64, .value_bytes = 256, .keys = 10000};
 
-    if (argc > 2 && strcmp(argv[1], "--server-pid") == 0) {
-        s.server_pid = (long)number("PID", argv[2], 1, INT32_MAX);
-        argc -= 2;
-        argv += 2;
+    for (; argc > 2 && strncmp(argv[1], "--", 2) == 0; argc -= 2, argv += 2) {
+        if (strcmp(argv[1], "--server-pid") == 0)
+            s.server_pid = (long)number("PID", argv[2], 1, INT32_MAX);
+        else if (strcmp(argv[1], "--rate") == 0)
+            s.rate = number("PER_SECOND", argv[2], 1, 1000000);
+        else
+            break;
     }
     if (argc < 6 || argc > 9 ||
         (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0)) {
-        fprintf(stderr,
-                "usage: grpc_bench [--server-pid PID] ENDPOINT get|put CONNECTIONS "
-                "IN_FLIGHT OPS\n                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
+        fprintf(
+            stderr,
+            "usage: grpc_bench [--server-pid PID] [--rate PER_SECOND] ENDPOINT get|put "
+            "CONNECTIONS IN_FLIGHT OPS\n"
+            "                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
         return 2;
     }
     s.endpoint = argv[1];
