@@ -348,6 +348,32 @@ def restart_in_outage(store):
         TAP.equal(instance.stop(), 0, "... and stops cleanly")
 
 
+def uploads_for_a_reason(store):
+    """Async: what comes while an upload is under way waits for a reason of its own, or a server
+    that is written to all the time would upload all the time."""
+    def uploads():
+        return sum(line.startswith("put wal/") for line in store.requests())
+
+    with server(store, "--wal-sync-upload=false", "--upload-max-age=1h") as instance:
+        instance.start()
+        client = api().Client(instance.address)
+        store.control("latency 20")
+        load = Load(instance.address, "all-the-time")
+        load.wait(50)
+        put(client, b"durable", metadata=(("t4-durability", "object"),))
+        before = uploads()
+        load.wait(300)
+        TAP.equal(uploads(), before, "async: a put with t4-durability: object uploads no more "
+                  "than it needs")
+        for _ in range(5):
+            put(client, b"large", b"x" * 900000)
+        TAP.ok(until(lambda: uploads() > before), "async: 4 MiB are uploaded")
+        load.wait(300)
+        TAP.equal(uploads(), before + 1, "... once")
+        TAP.equal(load.finish().failures, [], "... and stop no writer")
+        client.close()
+
+
 # ---- disks that come back ---------------------------------------------------------------------------
 
 def old_disk(store):
@@ -525,8 +551,9 @@ def main():
             lost_disks(store)
             fencing(store)
     only = os.environ.get("T4_DURABILITY_ONLY", "").split()
-    for part in (outage_sync, outage_async, refusals_in_between, restart_in_outage, old_disk,
-                 failed_take_over, own_disk, copied_disk, other_stores, per_request):
+    for part in (outage_sync, outage_async, refusals_in_between, restart_in_outage,
+                 uploads_for_a_reason, old_disk, failed_take_over, own_disk, copied_disk,
+                 other_stores, per_request):
         if only and part.__name__ not in only:
             continue
         with DirStore() as store:

@@ -268,7 +268,7 @@ leadership_synced(struct leadership *l, uint64_t index, size_t bytes)
     if (first && l->waiting_since_ns == 0 && l->synced > l->object_index)
         l->waiting_since_ns = now;
     /* Under LOCAL the thread knows when it must look; only the first entry changes that. */
-    if (l->options.rule == RULE_OBJECT || first || l->hurry ||
+    if (l->options.rule == RULE_OBJECT || first || l->hurry_to > l->object_index ||
         l->waiting_bytes >= 4u << 20)
         wake(l);
     mutex_unlock(&l->lock);
@@ -287,10 +287,11 @@ leadership_remember(struct leadership *l)
 }
 
 void
-leadership_hurry(struct leadership *l)
+leadership_hurry(struct leadership *l, uint64_t index)
 {
     mutex_lock(&l->lock);
-    l->hurry = true;
+    if (l->hurry_to < index)
+        l->hurry_to = index;
     wake(l);
     mutex_unlock(&l->lock);
 }

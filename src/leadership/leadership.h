@@ -148,8 +148,8 @@ void leadership_synced(struct leadership *l, uint64_t index, size_t bytes);
  */
 uint64_t leadership_remembered(struct leadership *l);
 void leadership_remember(struct leadership *l);
-/* Somebody waits for the upload of what is synced: do it now.  Any thread. */
-void leadership_hurry(struct leadership *l);
+/* Somebody waits for the upload of `index`, synced or about to be: do it now.  Any thread. */
+void leadership_hurry(struct leadership *l, uint64_t index);
 /*
  * True if this server certainly leads at this moment.  Under OBJECT that is the lease; asking
  * is what keeps it renewed.  Any thread; cheap.

@@ -97,7 +97,7 @@ struct leadership {
     uint64_t waiting_since_ns;      /* [lock] of the oldest entry not uploaded; 0: none */
     uint64_t object_index;          /* [lock] */
     int64_t object_revision;        /* [lock] */
-    bool hurry;                     /* [lock] */
+    uint64_t hurry_to;              /* [lock] an index whose upload somebody waits for */
     uint64_t term_shown;            /* [lock] */
 
     struct thread thread;

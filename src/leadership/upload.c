@@ -5,7 +5,7 @@
  * under way goes with the next.  When the last segment held several entries the loop waits a
  * moment (two fifths of a PUT, 12 ms, at most) for their clients to come back, so that a group of clients
  * does not split into two that wait for each other's PUT.  Under LOCAL a segment goes when it
- * is full, old enough, or somebody is in a hurry.
+ * is full, old enough, or somebody waits for it; what came meanwhile waits for its own reason.
  *
  * Entries are read back from the local log, also the newest: one way for catching up and for
  * keeping up, and nothing is uploaded that recovery would not find.
@@ -55,7 +55,8 @@ due(const struct leadership *l, uint64_t now, uint64_t *sleep_ns)
         uint64_t at = l->waiting_since_ns + l->options.upload_age_ns;
 
         if (!is_local(l) ||
-            ((l->hurry || l->waiting_bytes >= SEGMENT_TARGET) && l->retry_ns <= now))
+            ((l->hurry_to > l->object_index || l->waiting_bytes >= SEGMENT_TARGET) &&
+             l->retry_ns <= now))
             at = now;
         else if (at < l->retry_ns)
             at = l->retry_ns;
@@ -106,6 +107,7 @@ wait_for_work(struct leadership *l)
 struct batch {
     uint64_t first, last;
     uint32_t entries;
+    uint64_t bytes; /* as leadership_synced() counts them */
     int64_t revision, compacted;
 };
 
@@ -149,6 +151,7 @@ gather(struct leadership *l, struct batch *b, uint64_t limit, struct error *erro
         segment_entry_append(&l->raw, bytes);
         b->last = index;
         b->entries++;
+        b->bytes += wal_frame_size(bytes.len);
         b->revision = e.revision;
         if (e.kind != ENTRY_NORMAL)
             b->compacted = e.compact_revision;
@@ -201,8 +204,9 @@ note_uploaded(struct leadership *l, const struct batch *b, uint64_t began_ns)
     if (l->synced <= b->last) {
         l->waiting_since_ns = 0;
         l->waiting_bytes = 0;
-        l->hurry = false;
     } else {
+        /* Less than was counted is left if the log was ahead of the store at the start. */
+        l->waiting_bytes -= b->bytes < l->waiting_bytes ? b->bytes : l->waiting_bytes;
         l->waiting_since_ns =
             began_ns; /* what is left came after the segment was gathered */
     }

@@ -78,10 +78,11 @@ waits_for_store(struct node *n, struct node_request *r)
 void
 commit_answer(struct node *n, struct node_request *r, enum etcd_error error)
 {
+    uint64_t index = n->index;
     bool now, hurry = false;
 
     r->error = error;
-    r->release_index = n->index;
+    r->release_index = index;
     r->next = NULL;
     mutex_lock(&n->publish.lock);
     now = n->publish.now.index >= r->release_index && n->publish.head == NULL;
@@ -100,7 +101,7 @@ commit_answer(struct node *n, struct node_request *r, enum etcd_error error)
     if (now)
         finish(n, r);
     if (hurry)
-        leadership_hurry(n->lead);
+        leadership_hurry(n->lead, index);
 }
 
 /* The answer that grants or renews a lease leaves now: its time begins.  [publish.lock] */
@@ -215,7 +216,7 @@ commit_publish(struct node *n, uint64_t index, int64_t revision, int64_t compact
         mvcc_compact(n->mvcc, compacted);
     finish_all(n, released);
     if (hurry)
-        leadership_hurry(n->lead);
+        leadership_hurry(n->lead, index);
     if (moved || mvcc_frozen_count(n->mvcc) > 0)
         background_poke_engine(n);
 }
