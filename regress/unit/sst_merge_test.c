@@ -200,7 +200,7 @@ stays(const struct records *all, size_t i, int64_t compacted, bool is_base)
             (!keys || all->r[j].stamp <= (uint64_t)compacted) &&
             slice_equal(buffer_slice(&all->r[j].ikey), buffer_slice(&r->ikey)))
             return false;
-    return !(r->tombstone && is_base && (!keys || r->stamp <= (uint64_t)compacted));
+    return !(r->tombstone && is_base && (!keys || r->stamp < (uint64_t)compacted));
 }
 
 static void

@@ -300,7 +300,10 @@ struct compact_scan {
     bool kept; /* the version in force at the target was met and stays */
 };
 
-/* One record: remembers it if it may go.  Records come newest first within a key. */
+/*
+ * One record: remembers it if it may go.  Records come newest first within a key.  A tombstone
+ * of the target revision itself stays (as in etcd): a watch may begin there.
+ */
 static t4_status
 scan_record(struct mvcc *m, struct compact_scan *s, struct t4_slice key,
             struct t4_slice value, struct error *error)
@@ -330,7 +333,7 @@ scan_record(struct mvcc *m, struct compact_scan *s, struct t4_slice key,
     }
     if (stamp > (uint64_t)m->job.compact_to)
         return T4_OK;
-    if (s->kept || (v.flags & VERSION_TOMBSTONE))
+    if (s->kept || (v.flags & VERSION_TOMBSTONE && stamp < (uint64_t)m->job.compact_to))
         doomed_add(&s->doomed, stamp);
     s->kept = true;
     return T4_OK;

@@ -174,7 +174,7 @@ sst_merge_source(struct sst_merge *m)
 
 /*
  * Versions of one key come newest first.  The first one that every reader of the past ends at
- * settles the key: what is older goes.
+ * settles the key: what is older goes.  A watch may begin at the compacted revision itself.
  */
 static bool
 keep(struct sst_reduce *r, uint8_t space, uint64_t stamp, bool tombstone)
@@ -184,6 +184,8 @@ keep(struct sst_reduce *r, uint8_t space, uint64_t stamp, bool tombstone)
     if (space == SPACE_KEYS && stamp > (uint64_t)r->compacted)
         return true;
     r->settled = true;
+    if (space == SPACE_KEYS && stamp == (uint64_t)r->compacted)
+        return true;
     return !(tombstone && r->is_base);
 }
 

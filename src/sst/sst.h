@@ -180,7 +180,7 @@ struct sst_source sst_merge_source(struct sst_merge *m);
  * Space 'k': a version goes if a newer one at or below `compacted` stands above it.
  * Spaces 's' and 'l': all but the newest version go.
  * With `is_base` (nothing lies below) a tombstone goes, too, where it would be the oldest
- * version that is left: at or below `compacted` in 'k', any in 's' and 'l'.
+ * version that is left: below `compacted` in 'k', any in 's' and 'l'.
  * CORRUPT: a record fails its checksum or is of no known space.  Zero it, set the first three;
  * `compacted` is 0 where there never was a compaction.
  */
