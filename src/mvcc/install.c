@@ -128,6 +128,12 @@ mvcc_hydrated(struct mvcc *m)
     atomic_store(&m->incomplete, false);
 }
 
+bool
+mvcc_is_complete(struct mvcc *m)
+{
+    return !atomic_load_explicit(&m->incomplete, memory_order_acquire);
+}
+
 /* --- installing -------------------------------------------------------------------------------- */
 
 void

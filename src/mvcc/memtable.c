@@ -237,11 +237,8 @@ memtable_insert(struct memtable *t, struct t4_slice ikey, const struct version *
 }
 
 const struct memtable_version *
-memtable_version_at(const struct memtable_key *k, uint64_t stamp)
+memtable_version_from(const struct memtable_version *v, uint64_t stamp)
 {
-    const struct memtable_version *v =
-        atomic_load_explicit(&k->newest, memory_order_acquire);
-
     while (v != NULL && v->v.stamp > stamp)
         v = v->jump != NULL && v->jump->v.stamp > stamp ? v->jump : v->older;
     return v;

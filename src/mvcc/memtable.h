@@ -66,9 +66,16 @@ memtable_key_next(const struct memtable_key *k)
 {
     return atomic_load_explicit(&k->next[0], memory_order_acquire);
 }
-/* Newest version with stamp <= `stamp`, or NULL. */
-const struct memtable_version *memtable_version_at(const struct memtable_key *k,
-                                                   uint64_t stamp);
+/* Newest version with stamp <= `stamp` at or below v (which may be NULL), or NULL. */
+const struct memtable_version *memtable_version_from(const struct memtable_version *v,
+                                                     uint64_t stamp);
+/* The same of a key. */
+static inline const struct memtable_version *
+memtable_version_at(const struct memtable_key *k, uint64_t stamp)
+{
+    return memtable_version_from(atomic_load_explicit(&k->newest, memory_order_acquire),
+                                 stamp);
+}
 const struct memtable_key *memtable_find(const struct memtable *t, struct t4_slice ikey);
 
 #endif

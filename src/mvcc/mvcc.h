@@ -23,6 +23,7 @@
  *  (5) compaction removes only versions at or below the state at the flushed index; a
  *      tombstone goes only together with everything older of its key, and nothing while the
  *      engine is being filled from a checkpoint
+ *  (6) at and above the compacted revision no version is missing, tombstones included
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -37,6 +38,7 @@
 struct mvcc;
 struct memtable;
 struct memtable_key;
+struct memtable_version;
 struct mvcc_view;
 
 struct mvcc_options {
@@ -148,6 +150,39 @@ void mvcc_walk_begin(struct mvcc_walk *w, struct mvcc_reader *r, struct t4_slice
 t4_status mvcc_walk_next(struct mvcc_walk *w, struct t4_slice *ikey, struct version *v);
 void mvcc_walk_end(struct mvcc_walk *w);
 
+/*
+ * Scans all versions of user keys (space 'k') in [lo, hi), hi as above: keys ascending, of each
+ * the versions with from <= stamp <= to, newest first, tombstones included, none twice.  It
+ * begins at the versions of lo at or below lo_stamp (STAMP_NEWEST: all), so a scan can be left
+ * anywhere (mvcc_scan_position()) and taken up by another reader.
+ *
+ * Nothing is missing if the engine is complete (mvcc_is_complete()) and mvcc_compacted(), read
+ * after mvcc_read_begin(), is not above `from`.  One scan or walk per reader at a time.
+ */
+struct mvcc_scan {
+    struct mvcc_walk walk; /* its sources */
+    uint64_t from, to;     /* `to` may be lowered at any time */
+    struct t4_slice lo;    /* borrowed */
+    uint64_t lo_stamp;
+    struct t4_slice ikey;                   /* current key; data NULL: not begun */
+    uint64_t below;                         /* what is left of it has stamps up to here */
+    uint32_t source;                        /* next source to look into for the key */
+    bool in_engine;                         /* the engine stands on a record of the key */
+    const struct memtable_version *version; /* where the source before it stands */
+};
+void mvcc_scan_begin(struct mvcc_scan *s, struct mvcc_reader *r, struct t4_slice lo,
+                     uint64_t lo_stamp, struct t4_slice hi, uint64_t from, uint64_t to);
+/*
+ * The next key, also one without a version in the range of stamps: each call takes a few steps,
+ * so whoever calls can stop in time.  NOTFOUND at the end.  *ikey is valid until the next call.
+ */
+t4_status mvcc_scan_key(struct mvcc_scan *s, struct t4_slice *ikey);
+/* The key's next version; NOTFOUND: no more.  The value is valid until mvcc_read_end(). */
+t4_status mvcc_scan_version(struct mvcc_scan *s, struct version *v);
+/* Where a scan goes on that begins with these as lo (written to *lo) and lo_stamp. */
+void mvcc_scan_position(const struct mvcc_scan *s, struct buffer *lo, uint64_t *lo_stamp);
+void mvcc_scan_end(struct mvcc_scan *s);
+
 /* --- the engine thread -------------------------------------------------------------------- */
 
 /*
@@ -208,6 +243,8 @@ void mvcc_hydrate(struct mvcc *m, bool (*holds)(void *arg, struct t4_slice ikey)
                   void *arg);
 /* It is complete now.  Engine thread, from a piece's done(). */
 void mvcc_hydrated(struct mvcc *m);
+/* The engine lacks nothing.  Once true it stays so.  Any thread. */
+bool mvcc_is_complete(struct mvcc *m);
 /* Queues a piece for mvcc_work(); any thread.  Wake the engine thread afterwards. */
 void mvcc_install(struct mvcc *m, struct mvcc_piece *p);
 /* Takes back what is queued and not begun; for stopping, when the engine thread has ended. */
