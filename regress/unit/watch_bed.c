@@ -99,48 +99,13 @@ watch_bed_init(struct watch_bed *b, uint64_t seed)
         .fragment_bytes = 2u << 20,
         .watchers_per_stream = 1000,
         .stream_backlog_bytes = 1u << 20,
+        .scan_bytes = 2u << 20,
+        .scan_records = 2000,
         .env = env_posix(),
         .metrics = &b->metrics,
         .failed = hub_failed,
         .failed_arg = b,
     };
-}
-
-void
-watch_bed_start(struct watch_bed *b, uint64_t flushed)
-{
-    struct wal_recovered recovered;
-    struct mvcc_state state;
-    struct error error;
-
-    bed_init(&b->engine, "memory", NULL);
-    bed_open(&b->engine);
-    assert_true((size_t)snprintf(b->dir, sizeof b->dir, "%s-wal", b->engine.dir) <
-                sizeof b->dir);
-    struct wal_options wal = {.env = b->options.env,
-                              .dir = b->dir,
-                              .cluster_id = BED_CLUSTER,
-                              .lineage = 1,
-                              .segment_bytes = 256 * 1024,
-                              .metrics = &b->metrics};
-    struct mvcc_options mvcc = {.engine = b->engine.engine,
-                                .cluster_id = BED_CLUSTER,
-                                .lineage = 1,
-                                .memtable_bytes = 256 * 1024,
-                                .flush_slice = 500,
-                                .metrics = &b->metrics};
-    if (wal_open(&wal, flushed, no_replay, NULL, &b->wal, &recovered, &error) != T4_OK ||
-        wal_start(b->wal, 1, 1, &error) != T4_OK ||
-        mvcc_open(&mvcc, &b->mvcc, &state, &error) != T4_OK)
-        fail_msg("%s (%s)", error.message, error.hint);
-    b->short_log = flushed > 0;
-    b->index = b->written_index = flushed;
-    b->revision = b->written = b->published = b->told = (int64_t)flushed + 1;
-    b->options.wal = b->wal;
-    b->options.mvcc = b->mvcc;
-    b->hub = watch_hub_new(&b->options);
-    watch_hub_publish(b->hub, b->index, b->revision, 0);
-    watch_hub_start(b->hub);
 }
 
 static void
@@ -152,8 +117,31 @@ remove_file(void *arg, const char *name)
     unlink(path);
 }
 
-void
-watch_bed_free(struct watch_bed *b)
+/* Log and hub; the log's entries come behind those that there are. */
+static void
+start_watching(struct watch_bed *b)
+{
+    struct wal_recovered recovered;
+    struct error error;
+    struct wal_options wal = {.env = b->options.env,
+                              .dir = b->dir,
+                              .cluster_id = BED_CLUSTER,
+                              .lineage = 1,
+                              .segment_bytes = 256 * 1024,
+                              .metrics = &b->metrics};
+
+    if (wal_open(&wal, b->index, no_replay, NULL, &b->wal, &recovered, &error) != T4_OK ||
+        wal_start(b->wal, 1, 1, &error) != T4_OK)
+        fail_msg("%s (%s)", error.message, error.hint);
+    b->options.wal = b->wal;
+    b->options.mvcc = b->mvcc;
+    b->hub = watch_hub_new(&b->options);
+    watch_hub_publish(b->hub, b->index, b->revision, b->compacted);
+    watch_hub_start(b->hub);
+}
+
+static void
+stop_watching(struct watch_bed *b)
 {
     struct error error;
 
@@ -164,9 +152,45 @@ watch_bed_free(struct watch_bed *b)
     assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_STREAMS), 0);
     assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_BACKLOG), 0);
     wal_close(b->wal);
+    b->options.env->list(b->options.env->state, b->dir, remove_file, b->dir, &error);
+}
+
+void
+watch_bed_start(struct watch_bed *b)
+{
+    struct mvcc_state state;
+    struct error error;
+
+    bed_init(&b->engine, "memory", NULL);
+    bed_open(&b->engine);
+    assert_true((size_t)snprintf(b->dir, sizeof b->dir, "%s-wal", b->engine.dir) <
+                sizeof b->dir);
+    struct mvcc_options mvcc = {.engine = b->engine.engine,
+                                .cluster_id = BED_CLUSTER,
+                                .lineage = 1,
+                                .memtable_bytes = 256 * 1024,
+                                .flush_slice = 500,
+                                .metrics = &b->metrics};
+
+    if (mvcc_open(&mvcc, &b->mvcc, &state, &error) != T4_OK)
+        fail_msg("%s (%s)", error.message, error.hint);
+    start_watching(b);
+}
+
+void
+bed_lose_log(struct watch_bed *b)
+{
+    assert_true(b->published == b->revision && b->written_index == b->index);
+    stop_watching(b);
+    start_watching(b);
+}
+
+void
+watch_bed_free(struct watch_bed *b)
+{
+    stop_watching(b);
     mvcc_free(b->mvcc);
     bed_close(&b->engine);
-    b->options.env->list(b->options.env->state, b->dir, remove_file, b->dir, &error);
     rmdir(b->dir);
     bed_destroy(&b->engine);
     for (size_t i = 0; i < b->n_past; i++)
@@ -214,7 +238,7 @@ model_change(struct watch_bed *b, const struct change *change)
 
 /* Returns what the event counts in a backlog, at most (with its previous value). */
 static int64_t
-add_change(struct watch_bed *b, const struct past *p, struct buffer *entry)
+add_change(struct watch_bed *b, const struct past *p, size_t sub, struct buffer *entry)
 {
     struct mutation m = {.space = SPACE_KEYS,
                          .flags = p->deleted ? MUTATION_TOMBSTONE : 0,
@@ -224,6 +248,7 @@ add_change(struct watch_bed *b, const struct past *p, struct buffer *entry)
                          .version = p->version,
                          .lease = p->lease};
     struct version v = {.stamp = (uint64_t)p->revision,
+                        .sub = (uint32_t)sub,
                         .flags = p->deleted ? VERSION_TOMBSTONE : 0,
                         .create_revision = p->create_revision,
                         .version = p->version,
@@ -265,7 +290,7 @@ bed_entry(struct watch_bed *b, const struct change *changes, size_t n)
                        .mutations = n > 0 ? (uint32_t)n : 1};
     entry_encode_head(&bytes, &e);
     for (size_t i = 0; i < n; i++)
-        size += add_change(b, model_change(b, &changes[i]), &bytes);
+        size += add_change(b, model_change(b, &changes[i]), i, &bytes);
     if (n == 0) {
         /* A key's name in the space of leases must not be taken for the key. */
         struct mutation m = {
@@ -527,8 +552,7 @@ on_canceled(struct client *c, const Etcdserverpb__WatchResponse *r)
         return;
     }
     /* What it was sent before, it keeps; it must not have had what comes behind. */
-    if (r->header->revision != 0 ||
-        r->compact_revision > (b->short_log ? b->published + 1 : b->next_compacted) ||
+    if (r->header->revision != 0 || r->compact_revision > b->next_compacted ||
         w->newest >= r->compact_revision || w->from >= r->compact_revision)
         wrong(b, "watch %lld from %lld, sent up to %lld, canceled at %lld",
               (long long)w->id, (long long)w->from, (long long)w->newest,

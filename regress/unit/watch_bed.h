@@ -71,7 +71,6 @@ struct watch_bed {
     int64_t next_compacted; /* [lock] compaction in an entry not yet published */
     int64_t largest;        /* [lock] bytes of the events of one revision, at most */
     uint64_t failures;      /* [lock] calls of failed() */
-    bool short_log;         /* [const] the log does not reach back to the beginning */
     int64_t most_backlog;   /* [lock] */
     bool saw_unsynced;      /* [lock] */
 };
@@ -117,8 +116,12 @@ struct client {
 
 /* Fills in defaults; change b->options before bed_start(). */
 void watch_bed_init(struct watch_bed *b, uint64_t seed);
-/* flushed > 0: the log begins behind that index. */
-void watch_bed_start(struct watch_bed *b, uint64_t flushed);
+void watch_bed_start(struct watch_bed *b);
+/*
+ * A restart that finds no log: it begins behind everything that there is, and what was before
+ * can only be found among the versions.  No client may be open, all must be published.
+ */
+void bed_lose_log(struct watch_bed *b);
 void watch_bed_free(struct watch_bed *b);
 /* Ends the test if a check has failed. */
 void watch_bed_check(struct watch_bed *b);

@@ -172,7 +172,7 @@ test_one_revision_for_many(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 16 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     reader = client_open(b, true);
     live = client_watch(reader, "k00 *", NULL);
     c = client_open(b, true);
@@ -215,7 +215,7 @@ test_small_bound(void **unused)
     (void)unused;
     b->options.stream_backlog_bytes = 4096;
     b->options.fragment_bytes = 900;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int k = 0; k < CLIENTS; k++) {
         c[k] = client_open(b, true);
         for (int i = 0; i < WATCHERS; i++) {
@@ -403,7 +403,7 @@ test_many_watchers_of_a_stream(void **unused)
 
     (void)unused;
     b->options.watchers_per_stream = 10000;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     bed_put(b, 1, 10);
     for (int round = 0; round < 3; round++)
         many_watchers(b, 10000, round);
@@ -418,7 +418,7 @@ test_many_streams(void **unused)
     struct counter *c = mem_alloc(STREAMS * sizeof *c);
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < 100; i++)
         bed_put(b, 1, 10);
     for (int i = 0; i < STREAMS; i++) {
@@ -496,7 +496,7 @@ test_catches_up_under_load(void **unused)
 
     (void)unused;
     memset(&load, 0, sizeof load);
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < BEHIND; i++) {
         bed_entry(b, &(struct change){2, false, 20}, 1);
         if (i % 50 == 49)
@@ -555,7 +555,7 @@ test_compaction_overtakes_a_pass(void **unused)
     struct counter *first = &overtaken.first, *second = &overtaken.second;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < 6000; i++) { /* revisions 2 to 6001 */
         bed_entry(b, &(struct change){2, false, 20}, 1);
         if (i % 50 == 49)
@@ -592,7 +592,7 @@ test_progress_with_future(void **unused)
     struct client *c;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     client_watch(c, "k01", NULL);
     far = client_watch(c, "k01", FROM(1000));
@@ -665,7 +665,7 @@ test_failed_hub_sleeps(void **unused)
     env.boot_ns = counted_boot_ns;
     b->options.env = &env;
     b->options.progress_interval_ns = 1000000;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     client_watch(c, "k01", &(struct watch_create){.progress_notify = true});
     bed_put(b, 1, 1);

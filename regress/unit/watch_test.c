@@ -3,8 +3,9 @@
  * compared with a reference, message by message (watch_bed.h).
  *
  * Answers as etcd gives them; a long random history with watches from the past, from now on
- * and from the future, clients that stop and go on reading, cancels and compactions; bounds
- * of what waits; progress; fragments; many threads; stops; a damaged log.
+ * and from the future, clients that stop and go on reading, cancels and compactions, the same
+ * with logs that do not reach back to where watches begin; bounds of what waits; progress;
+ * fragments; many threads; stops; a damaged log.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -60,7 +61,7 @@ test_answers(void **unused)
 
     (void)unused;
     b->options.watchers_per_stream = 5;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     first = client_watch(c, "k01", NULL);
     client_watch(c, "k01", ID(1));
@@ -115,7 +116,7 @@ test_ranges_and_filters(void **unused)
     struct client *c;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     w[0] = client_watch(c, "k05", NULL);
     w[1] = client_watch(c, "k05 k06", NULL);
@@ -156,7 +157,7 @@ test_only_what_is_published(void **unused)
     struct client *c;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     bed_put(b, 3, 20);
     c = client_open(b, true);
     w = client_watch(c, "k03", NULL);
@@ -186,7 +187,7 @@ test_compacted(void **unused)
     struct client *c;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < 20; i++)
         bed_put(b, i % 4, 30);
     c = client_open(b, true);
@@ -225,7 +226,7 @@ test_previous_values(void **unused)
     struct client *c;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < 100; i++)
         bed_put(b, i % 5, (size_t)i);
     bed_compaction(b, 40);
@@ -271,7 +272,7 @@ test_client_that_does_not_read(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 32 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     reader = client_open(b, true);
     live = client_watch(reader, "k00 *", NULL);
     c = client_open(b, true);
@@ -324,7 +325,7 @@ test_compaction_overtakes(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 8 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     slow = client_watch(c, "k07", NULL);
     other = client_watch(c, "k08", NULL);
@@ -359,7 +360,7 @@ test_floods(void **unused)
 
     (void)unused;
     b->options.watchers_per_stream = 10;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     quiet = client_open(b, true);
     client_watch(quiet, "k00 *", NULL);
     client_settle(quiet);
@@ -391,7 +392,7 @@ test_fragments(void **unused)
 
     (void)unused;
     b->options.fragment_bytes = 2000;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < BED_KEYS; i++)
         changes[i] = (struct change){i, false, i == 7 ? 5000 : 300};
     c = client_open(b, true);
@@ -444,7 +445,7 @@ test_progress(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 16 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     client_progress(c); /* no watcher: no answer */
     client_barrier(c);
@@ -525,7 +526,7 @@ test_progress_notify(void **unused)
 
     (void)unused;
     b->options.progress_interval_ns = 1000000;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     w = client_watch(c, "k01", &notify);
     quiet = client_watch(c, "k01", NULL);
@@ -549,8 +550,9 @@ test_progress_notify(void **unused)
 
 #define CLIENTS 6
 
+/* From `start`; 0: from somewhere, or now. */
 static void
-random_watch(struct watch_bed *b, struct client *c, uint64_t *unique)
+random_watch(struct watch_bed *b, struct client *c, int64_t start, uint64_t *unique)
 {
     struct chance *r = &b->chance;
     int lo = (int)chance_below(r, BED_KEYS), hi = (int)chance_below(r, BED_KEYS);
@@ -560,6 +562,7 @@ random_watch(struct watch_bed *b, struct client *c, uint64_t *unique)
         .no_put = chance_below(r, 6) == 0,
         .no_delete = chance_below(r, 6) == 0,
         .watch_id = chance_below(r, 4) == 0 ? 100000 + (int64_t)++ * unique : 0,
+        .start_revision = start,
     };
     char range[32];
 
@@ -571,7 +574,7 @@ random_watch(struct watch_bed *b, struct client *c, uint64_t *unique)
                  (lo < hi ? hi : lo) + 1);
         break;
     }
-    switch (chance_below(r, 4)) {
+    switch (start > 0 ? 3 : chance_below(r, 4)) {
     case 0: o.start_revision = b->published + (int64_t)chance_below(r, 30); break;
     case 1:
         o.start_revision = 1 + (int64_t)chance_below(r, (uint64_t)b->published);
@@ -604,7 +607,7 @@ step(struct watch_bed *b, struct client *c, uint64_t *unique)
     uint64_t n;
 
     switch (chance_below(r, 16)) {
-    case 0: random_watch(b, c, unique); break;
+    case 0: random_watch(b, c, 0, unique); break;
     case 1:
         w = pick_watch(b, c);
         if (w != NULL)
@@ -638,58 +641,108 @@ step(struct watch_bed *b, struct client *c, uint64_t *unique)
     }
 }
 
+struct history {
+    uint32_t backlog, fragment, scan_bytes, scan_records;
+    int steps;
+    int lose_every; /* so many steps the log is lost; 0: never */
+    /* what came out */
+    uint64_t events, fragments, compacted, answered;
+};
+
+/* Adds up what its watches were given. */
 static void
-history(uint32_t backlog, uint32_t fragment, int steps)
+leave(struct history *h, struct client *c)
+{
+    mutex_lock(&c->bed->lock);
+    for (struct watched *w = c->watched; w != NULL; w = w->next) {
+        h->events += w->events;
+        h->fragments += w->fragments;
+        h->compacted += w->state == WATCHED_COMPACTED;
+    }
+    h->answered += c->n_progress;
+    mutex_unlock(&c->bed->lock);
+    client_close(c);
+}
+
+static void
+settle_all(struct watch_bed *b, struct client **c)
+{
+    bed_write(b);
+    bed_publish(b);
+    for (int k = 0; k < CLIENTS; k++)
+        client_read(c[k]);
+    for (int k = 0; k < CLIENTS; k++)
+        client_settle(c[k]);
+}
+
+/* All come back, and begin at what is not compacted, mostly below the log. */
+static void
+lose_log(struct watch_bed *b, struct history *h, struct client **c, uint64_t *unique)
+{
+    uint64_t past;
+
+    for (int k = 0; k < CLIENTS; k++)
+        leave(h, c[k]);
+    bed_lose_log(b);
+    past = (uint64_t)(b->published - b->compacted);
+    for (int k = 0; k < CLIENTS; k++) {
+        c[k] = client_open(b, true);
+        for (int i = 0; i < 4; i++)
+            random_watch(b, c[k], b->compacted + (int64_t)chance_below(&b->chance, past),
+                         unique);
+    }
+}
+
+static void
+history(struct history h)
 {
     struct watch_bed *b = bed_new();
     struct client *c[CLIENTS];
-    uint64_t events = 0, fragments = 0, compacted = 0, unique = 0, answered = 0;
+    uint64_t unique = 0;
 
-    b->options.stream_backlog_bytes = backlog;
-    b->options.fragment_bytes = fragment;
-    watch_bed_start(b, 0);
+    b->options.stream_backlog_bytes = h.backlog;
+    b->options.fragment_bytes = h.fragment;
+    if (h.scan_bytes > 0)
+        b->options.scan_bytes = h.scan_bytes;
+    if (h.scan_records > 0)
+        b->options.scan_records = h.scan_records;
+    watch_bed_start(b);
     for (int i = 0; i < CLIENTS; i++)
         c[i] = client_open(b, true);
-    for (int i = 0; i < steps; i++) {
+    for (int i = 0; i < h.steps; i++) {
+        int left = (int)chance_below(&b->chance, CLIENTS);
+
         step(b, c[chance_below(&b->chance, CLIENTS)], &unique);
-        if (i % 400 == 399 || i == steps - 1) {
+        if (i % 400 == 399)
+            settle_all(b, c);
+        if (h.lose_every > 0 && i % h.lose_every == h.lose_every - 1) {
             bed_write(b);
             bed_publish(b);
-            for (int k = 0; k < CLIENTS; k++)
-                client_read(c[k]);
-            for (int k = 0; k < CLIENTS; k++)
-                client_settle(c[k]);
+            lose_log(b, &h, c, &unique);
         }
         /* Now and then somebody leaves in the middle, and comes back. */
-        if (chance_below(&b->chance, 150) == 0 || i == steps - 1) {
-            int from = i == steps - 1 ? 0 : (int)chance_below(&b->chance, CLIENTS);
-
-            for (int k = from; k < (i == steps - 1 ? CLIENTS : from + 1); k++) {
-                mutex_lock(&b->lock);
-                for (struct watched *w = c[k]->watched; w != NULL; w = w->next) {
-                    events += w->events;
-                    fragments += w->fragments;
-                    compacted += w->state == WATCHED_COMPACTED;
-                }
-                answered += c[k]->n_progress;
-                mutex_unlock(&b->lock);
-                client_close(c[k]);
-                if (i < steps - 1)
-                    c[k] = client_open(b, true);
-            }
+        if (chance_below(&b->chance, 150) == 0) {
+            leave(&h, c[left]);
+            c[left] = client_open(b, true);
         }
     }
+    settle_all(b, c);
+    for (int k = 0; k < CLIENTS; k++)
+        leave(&h, c[k]);
     watch_bed_check(b);
     print_message(
         "# seed %llu, backlog %u: %lld revisions, %llu events sent in %llu "
         "fragments more, %llu watches compacted, %llu progress messages, backlog "
-        "%lld at most\n",
-        (unsigned long long)test_seed(), backlog, (long long)b->revision,
-        (unsigned long long)events, (unsigned long long)fragments,
-        (unsigned long long)compacted, (unsigned long long)answered,
-        (long long)b->most_backlog);
-    assert_true(b->most_backlog <= CLIENTS * (backlog + b->largest));
-    assert_true(b->saw_unsynced && events > 10000 && answered > 10);
+        "%lld at most, %lld scans of %lld records\n",
+        (unsigned long long)test_seed(), h.backlog, (long long)b->revision,
+        (unsigned long long)h.events, (unsigned long long)h.fragments,
+        (unsigned long long)h.compacted, (unsigned long long)h.answered,
+        (long long)b->most_backlog,
+        (long long)metric_get(&b->metrics, METRIC_WATCH_SCANS),
+        (long long)metric_get(&b->metrics, METRIC_WATCH_SCANNED));
+    assert_true(b->most_backlog <= CLIENTS * (h.backlog + b->largest));
+    assert_true(b->saw_unsynced && h.events > 10000 && h.answered > 10);
+    assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_SCANS) > 0, h.lose_every > 0);
     bed_end(b);
 }
 
@@ -697,14 +750,35 @@ static void
 test_history(void **unused)
 {
     (void)unused;
-    history(20 * 1024, 1500, 6000);
+    history((struct history){.backlog = 20 * 1024, .fragment = 1500, .steps = 6000});
 }
 
 static void
 test_history_with_a_large_backlog(void **unused)
 {
     (void)unused;
-    history(1 << 20, 100 * 1024, 6000);
+    history((struct history){.backlog = 1 << 20, .fragment = 100 * 1024, .steps = 6000});
+}
+
+/* Whoever begins below the log gets the same as from the log. */
+static void
+test_history_of_lost_logs(void **unused)
+{
+    (void)unused;
+    history((struct history){
+        .backlog = 1 << 20, .fragment = 100 * 1024, .steps = 6000, .lose_every = 700});
+}
+
+static void
+test_history_of_lost_logs_in_small_steps(void **unused)
+{
+    (void)unused;
+    history((struct history){.backlog = 20 * 1024,
+                             .fragment = 1500,
+                             .scan_bytes = 3000, /* some 40 events */
+                             .scan_records = 50,
+                             .steps = 6000,
+                             .lose_every = 450});
 }
 
 /* --- threads ---------------------------------------------------------------------------------- */
@@ -758,7 +832,7 @@ test_threads(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 16 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     w = client_watch(c, "k00 *", NULL);
     client_settle(c);
@@ -794,7 +868,7 @@ test_stop(void **unused)
 
     (void)unused;
     b->options.stream_backlog_bytes = 8 * 1024;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     for (int i = 0; i < 500; i++)
         bed_put(b, 1, 100);
     for (int i = 0; i < 3; i++) {
@@ -863,7 +937,7 @@ test_damaged_log(void **unused)
     struct client *c, *past, *late;
 
     (void)unused;
-    watch_bed_start(b, 0);
+    watch_bed_start(b);
     c = client_open(b, true);
     client_watch(c, "k00 *", NULL);
     for (int i = 0; i < 1500; i++)
@@ -885,33 +959,6 @@ test_damaged_log(void **unused)
     bed_end(b);
 }
 
-/* What the log does not have cannot be watched, and that is no failure of the server. */
-static void
-test_log_that_begins_later(void **unused)
-{
-    struct watch_bed *b = bed_new();
-    struct watched *now, *below, *above;
-    struct client *c;
-
-    (void)unused;
-    watch_bed_start(b, 40);
-    c = client_open(b, true);
-    now = client_watch(c, "k00 *", NULL);
-    client_settle(c);
-    for (int i = 0; i < 10; i++)
-        bed_put(b, 1, 10);
-    below = client_watch(c, "k00 *", FROM(20));
-    above = client_watch(c, "k00 *", FROM(45));
-    bed_wait(b, "the cancel", is_over, below);
-    client_settle(c);
-    assert_int_equal(b->failures, 0);
-    assert_int_equal(below->events, 0);
-    assert_int_equal(now->events, 10);
-    assert_int_equal(above->events, 7);
-    client_close(c);
-    bed_end(b);
-}
-
 int
 main(void)
 {
@@ -929,10 +976,11 @@ main(void)
         cmocka_unit_test(test_progress_notify),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_history_with_a_large_backlog),
+        cmocka_unit_test(test_history_of_lost_logs),
+        cmocka_unit_test(test_history_of_lost_logs_in_small_steps),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_damaged_log),
-        cmocka_unit_test(test_log_that_begins_later),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,14 @@
 /*
- * event.c - an entry of the log -> events, each encoded at most once per variant and shared.
+ * event.c - an entry of the log, or a version of a key, -> events, each encoded at most once per
+ * variant and shared.
  *
  * There are two variants, with and without the previous key value; each is encoded when the
  * first watcher asks for it, into a block of its exact size that all of them refer to.
- * Previous values are read at mod_revision - 1 by a reader that lives for one slice of
- * entries: a held reader would keep the engine from reusing space.
+ * Previous values are read at mod_revision - 1, and the value of a version when it is needed, by
+ * a reader that lives for one slice of entries: a held reader would keep the engine from reusing
+ * space.
  *
- * Entry points: events_of_entry(), events_end_slice().  Runs on the hub's thread.
+ * Entry points: events_of_entry(), events_of_version(), events_end_slice().  Runs on the hub's thread.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -17,44 +19,85 @@ struct event {
     struct watch_hub *hub;
     int type;
     struct key_value kv;
+    bool unread;              /* of kv only key and mod_revision are known */
     struct block *encoded[2]; /* without and with the previous key value; NULL: not yet */
-    t4_status status;         /* of reading the previous value */
+    t4_status status;         /* of reading values */
 };
 
-/*
- * The key's value before this revision; NOTFOUND: there was none, or it has been compacted.
- * A compaction that is published only behind the check can at most take the value away: what
- * it leaves of a key at or below its revision is the newest, which is not older than that.
- */
+t4_status
+events_begin_slice(struct watch_hub *h, struct error *error)
+{
+    t4_status status = T4_OK;
+
+    if (!h->reading)
+        status = mvcc_read_begin(h->options.mvcc, &h->reader);
+    if (status != T4_OK)
+        return error_set(error, status, "a watch cannot read the storage engine: %s",
+                         status_text(status));
+    h->reading = true;
+    return T4_OK;
+}
+
+/* The key's newest version at or below the revision. */
+static t4_status
+read_version(struct watch_hub *h, struct t4_slice key, int64_t revision,
+             struct version *v)
+{
+    struct error error;
+    t4_status status = events_begin_slice(h, &error);
+
+    if (status != T4_OK)
+        return status;
+    buffer_clear(&h->ikey);
+    buffer_append_u8(&h->ikey, SPACE_KEYS);
+    buffer_append_slice(&h->ikey, key);
+    return mvcc_get(&h->reader, buffer_slice(&h->ikey), (uint64_t)revision, v);
+}
+
+static void
+set_version(struct key_value *kv, const struct version *v)
+{
+    kv->value = v->value;
+    kv->create_revision = v->create_revision;
+    kv->mod_revision = (int64_t)v->stamp;
+    kv->version = v->version;
+    kv->lease = v->lease;
+}
+
+/* The key's value before this revision; NOTFOUND: there was none, or it has been compacted. */
 static t4_status
 previous(struct watch_hub *h, const struct key_value *kv, struct key_value *prev)
 {
     struct version v;
-    t4_status status;
+    t4_status status = read_version(h, kv->key, kv->mod_revision - 1, &v);
 
-    if (!h->reading) {
-        status = mvcc_read_begin(h->options.mvcc, &h->reader);
-        if (status != T4_OK)
-            return status;
-        h->reading = true;
-    }
-    if (kv->mod_revision - 1 < mvcc_compacted(h->options.mvcc))
-        return T4_E_NOTFOUND;
-    buffer_clear(&h->ikey);
-    buffer_append_u8(&h->ikey, SPACE_KEYS);
-    buffer_append_slice(&h->ikey, kv->key);
-    status =
-        mvcc_get(&h->reader, buffer_slice(&h->ikey), (uint64_t)kv->mod_revision - 1, &v);
     if (status != T4_OK)
         return status;
-    if (v.flags & VERSION_TOMBSTONE)
+    if (kv->mod_revision - 1 < mvcc_compacted(h->options.mvcc) ||
+        v.flags & VERSION_TOMBSTONE)
         return T4_E_NOTFOUND;
-    *prev = (struct key_value){.key = kv->key,
-                               .value = v.value,
-                               .create_revision = v.create_revision,
-                               .mod_revision = (int64_t)v.stamp,
-                               .version = v.version,
-                               .lease = v.lease};
+    prev->key = kv->key;
+    set_version(prev, &v);
+    return T4_OK;
+}
+
+/* Reads the value of a version that was found to be there, and cannot have gone (scan.c). */
+static t4_status
+read_value(struct event *e)
+{
+    struct key_value *kv = &e->kv;
+    struct version v;
+    t4_status status = read_version(e->hub, kv->key, kv->mod_revision, &v);
+
+    e->unread = false;
+    if (status == T4_E_NOTFOUND ||
+        (status == T4_OK &&
+         (v.stamp != (uint64_t)kv->mod_revision || v.flags & VERSION_TOMBSTONE)))
+        return T4_E_CORRUPT;
+    if (status != T4_OK)
+        return status;
+    set_version(kv, &v);
+    e->hub->bytes_read += v.value.len;
     return T4_OK;
 }
 
@@ -73,6 +116,8 @@ encoded(struct event *e, bool with_previous)
     struct key_value prev;
     bool has = false;
 
+    if (e->unread)
+        e->status = read_value(e);
     with_previous = with_previous && may_have_previous(e);
     b = &e->encoded[with_previous];
     if (*b != NULL)
@@ -126,6 +171,22 @@ give(struct watcher *w, void *arg)
     queue_event(w, revision, encoded(e, w->prev_kv));
 }
 
+/* To all that match it. */
+static t4_status
+give_out(struct event *e, struct watch_index *ix, struct error *error)
+{
+    watch_index_match(ix, e->kv.key, give, e);
+    for (int k = 0; k < 2; k++)
+        if (e->encoded[k] != NULL)
+            block_unref(e->encoded[k]);
+    if (e->status == T4_OK)
+        return T4_OK;
+    return error_set(
+        error, e->status,
+        "a watch cannot read a key's value at revision %lld, or before it: %s",
+        (long long)e->kv.mod_revision, status_text(e->status));
+}
+
 t4_status
 events_of_entry(struct watch_hub *h, struct watch_index *ix, struct t4_slice bytes,
                 int64_t *revision, struct error *error)
@@ -140,6 +201,7 @@ events_of_entry(struct watch_hub *h, struct watch_index *ix, struct t4_slice byt
     *revision = entry.revision;
     for (uint32_t i = 0; i < entry.mutations; i++) {
         struct event e = {.hub = h, .status = T4_OK};
+        t4_status status;
 
         if (!entry_next(&r, &m))
             return error_set(error, T4_E_CORRUPT,
@@ -154,16 +216,24 @@ events_of_entry(struct watch_hub *h, struct watch_index *ix, struct t4_slice byt
                                   .mod_revision = entry.revision,
                                   .version = m.version,
                                   .lease = m.lease};
-        watch_index_match(ix, m.key, give, &e);
-        for (int k = 0; k < 2; k++)
-            if (e.encoded[k] != NULL)
-                block_unref(e.encoded[k]);
-        if (e.status != T4_OK)
-            return error_set(error, e.status,
-                             "a watch cannot read a key's value before revision %lld: %s",
-                             (long long)entry.revision, status_text(e.status));
+        status = give_out(&e, ix, error);
+        if (status != T4_OK)
+            return status;
     }
     return T4_OK;
+}
+
+t4_status
+events_of_version(struct watch_hub *h, struct watch_index *ix, struct t4_slice key,
+                  int64_t revision, bool deleted, struct error *error)
+{
+    struct event e = {.hub = h,
+                      .type = deleted ? WIRE_EVENT_DELETE : WIRE_EVENT_PUT,
+                      .kv = {.key = key, .mod_revision = revision},
+                      .unread = !deleted,
+                      .status = T4_OK};
+
+    return give_out(&e, ix, error);
 }
 
 void

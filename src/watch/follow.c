@@ -6,10 +6,11 @@
  * watcher is in one of three places: stalled at its stream while that has no room, waiting for
  * a pass, or in a pass.  A pass reads from the lowest revision that somebody waits for, a slice
  * at a time, for all its members; who waits for a revision not far ahead of it joins it.  When
- * a pass has read everything up to the tail's position its members are synced.
+ * a pass has read everything up to the tail's position its members are synced.  To whom the log
+ * does not reach back a scan of the versions of keys (scan.c) comes first.
  *
  * Entry points: follow_tail(), follow_passes(); follow_place(), follow_displace() for watchers
- * that come and go.  Runs on the hub's thread.
+ * that come and go, follow_move() and follow_join() for others.  Runs on the hub's thread.
  *
  * Invariants
  *  (1) a synced watcher was given every event it asked for up to hub.done; a member of a pass
@@ -24,11 +25,7 @@
 #include "watch/watch_int.h"
 #include "wire/etcd_error.h"
 
-/* One slice of reading, so that neither requests nor live events wait long for it. */
 #define SLICE_ENTRIES 256
-#define SLICE_BYTES (1u << 20)
-/* How far behind a watcher's start a pass may be for the watcher to join it. */
-#define NEAR 4096
 
 /* --- places of watchers --------------------------------------------------------------------- */
 
@@ -65,20 +62,27 @@ follow_displace(struct watch_hub *h, struct watcher *w)
         watch_index_remove(&h->synced, w);
         return;
     }
+    if (w->place == PLACE_BELOW && h->below_end == &w->place_next)
+        h->below_end = w->place_link;
     list_out(w);
     h->n_unsynced--;
     w->stream->n_unsynced--;
     if (w->place == PLACE_PASS) {
-        watch_index_remove(&w->pass->index, w);
-        if (w->pass->members == NULL)
-            close_reader(&w->pass->reader);
+        struct pass *p = w->pass;
+
         w->pass = NULL;
+        watch_index_remove(&p->index, w);
+        if (p->members == NULL && p->scan != NULL)
+            scan_left(h, p->scan);
+        else if (p->members == NULL)
+            close_reader(&p->reader);
     }
 }
 
-static void
-join(struct watch_hub *h, struct watcher *w, struct pass *p)
+void
+follow_join(struct watch_hub *h, struct watcher *w, struct pass *p)
 {
+    follow_displace(h, w);
     w->place = PLACE_PASS;
     w->pass = p;
     list_in(&p->members, w);
@@ -95,13 +99,18 @@ follow_place(struct watch_hub *h, struct watcher *w, enum watcher_place place)
         watch_index_add(&h->synced, w);
         return;
     }
-    list_in(place == PLACE_STALLED ? &w->stream->stalled : &h->waiting, w);
+    if (place == PLACE_BELOW) { /* in the order in which they come */
+        list_in(h->below_end, w);
+        h->below_end = &w->place_next;
+    } else {
+        list_in(place == PLACE_STALLED ? &w->stream->stalled : &h->waiting, w);
+    }
     h->n_unsynced++;
     w->stream->n_unsynced++;
 }
 
-static void
-move(struct watch_hub *h, struct watcher *w, enum watcher_place place)
+void
+follow_move(struct watch_hub *h, struct watcher *w, enum watcher_place place)
 {
     follow_displace(h, w);
     follow_place(h, w, place);
@@ -111,19 +120,18 @@ void
 follow_unstall(struct watch_stream *s)
 {
     while (s->stalled != NULL)
-        move(s->hub, s->stalled, PLACE_WAITING);
+        follow_move(s->hub, s->stalled, PLACE_WAITING);
 }
 
-/* Those that had no room for the entry just given out. */
-static void
-stall_refused(struct watch_hub *h)
+void
+follow_stall_refused(struct watch_hub *h)
 {
     while (h->refused != NULL) {
         struct watcher *w = h->refused;
 
         h->refused = w->refused_next;
         w->refused = false;
-        move(h, w, PLACE_STALLED);
+        follow_move(h, w, PLACE_STALLED);
     }
 }
 
@@ -162,7 +170,7 @@ read_slice(struct watch_hub *h, struct wal_reader *r, struct watch_index *ix,
         bytes += entry.len;
     }
     events_end_slice(h);
-    stall_refused(h);
+    follow_stall_refused(h);
     if (status != T4_OK && status != T4_E_NOTFOUND)
         follow_failed(h, &error);
     return status == T4_E_NOTFOUND;
@@ -233,7 +241,10 @@ begin_pass(struct watch_hub *h, struct pass *p, const struct watcher *w)
     return false;
 }
 
-/* Lets waiting watchers into passes, and begins passes for those that no pass will come to. */
+/*
+ * Lets waiting watchers into passes, and begins passes for those that no pass will come to; those
+ * that the log does not reach back to wait for a scan.
+ */
 static void
 gather(struct watch_hub *h)
 {
@@ -242,19 +253,18 @@ gather(struct watch_hub *h)
 
     do {
         if (lowest != NULL && !begin_pass(h, unused, lowest) && !h->ended)
-            watcher_compacted(lowest, h->done > lowest->next ? h->done : lowest->next + 1,
-                              "t4: the log of this server does not reach back to the "
-                              "revision; read the keys again and watch from there");
+            h->log_missing = lowest->next;
         lowest = NULL;
         for (struct watcher *w = h->waiting, *next; w != NULL; w = next) {
             struct pass *p = find_pass(h, w, &unused);
 
             next = w->place_next;
             if (w->next < h->compacted) {
-                watcher_compacted(w, h->compacted, NULL);
+                watcher_compacted(w, h->compacted);
+            } else if (w->next <= h->log_missing) {
+                scans_take(h, w);
             } else if (p != NULL && (unused == NULL || w->next - p->done <= NEAR)) {
-                follow_displace(h, w);
-                join(h, w, p);
+                follow_join(h, w, p);
             } else if (lowest == NULL || w->next < lowest->next) {
                 lowest = w;
             }
@@ -270,8 +280,9 @@ cancel_overtaken(struct watch_hub *h)
         for (struct watcher *w = h->pass[i].members, *next; w != NULL; w = next) {
             next = w->place_next;
             if (h->pass[i].done + 1 < h->compacted && w->next < h->compacted)
-                watcher_compacted(w, h->compacted, NULL);
+                watcher_compacted(w, h->compacted);
         }
+    scans_overtaken(h);
     h->passes_compacted = h->compacted;
 }
 
@@ -288,7 +299,7 @@ passes_running(const struct watch_hub *h)
 bool
 follow_has_passes(const struct watch_hub *h)
 {
-    return h->waiting != NULL || passes_running(h) > 0;
+    return h->waiting != NULL || passes_running(h) > 0 || scans_have_work(h);
 }
 
 static void
@@ -301,7 +312,7 @@ one_slice(struct watch_hub *h)
     while (p->reader == NULL);
     if (read_slice(h, p->reader, &p->index, &p->done))
         while (p->members != NULL)
-            move(h, p->members, PLACE_SYNCED);
+            follow_move(h, p->members, PLACE_SYNCED);
 }
 
 void
@@ -325,6 +336,8 @@ follow_passes(struct watch_hub *h)
         if (h->entries - before >= 2 * running * h->tail_entries)
             break;
     }
+    if (!h->ended)
+        scans_run(h);
 }
 
 void
@@ -333,4 +346,5 @@ follow_close(struct watch_hub *h)
     close_reader(&h->tail_reader);
     for (int i = 0; i < PASSES; i++)
         close_reader(&h->pass[i].reader);
+    scans_close(h);
 }

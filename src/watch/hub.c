@@ -2,8 +2,8 @@
  * hub.c - the hub's thread, its commands, and the interface of this folder (watch.h).
  *
  * One turn: look at what is published -> give the synced watchers everything up to it ->
- * carry out the requests that were queued -> one slice of a pass for unsynced watchers ->
- * send.  Requests are carried out behind the tail, so that "now" is never older than what
+ * carry out the requests that were queued -> one slice of a pass, and of scans, for unsynced
+ * watchers -> send.  Requests are carried out behind the tail, so that "now" is never older than what
  * their client can have seen.
  *
  * Locks: hub.lock guards the queue of commands, hub.published_lock the published state; both
@@ -183,6 +183,11 @@ watch_hub_new(const struct watch_hub_options *options)
     watch_index_init(&h->synced, h->seed);
     for (int i = 0; i < PASSES; i++)
         watch_index_init(&h->pass[i].index, h->seed);
+    for (int i = 0; i < SCANS; i++) {
+        watch_index_init(&h->scan[i].pass.index, h->seed);
+        h->scan[i].pass.scan = &h->scan[i];
+    }
+    h->below_end = &h->below;
     chain_init(&h->scratch);
     h->next_tick_ns = NEVER;
     return h;
@@ -228,6 +233,8 @@ watch_hub_free(struct watch_hub *h)
     watch_index_free(&h->synced);
     for (int i = 0; i < PASSES; i++)
         watch_index_free(&h->pass[i].index);
+    for (int i = 0; i < SCANS; i++)
+        watch_index_free(&h->scan[i].pass.index);
     chain_free(&h->scratch);
     buffer_free(&h->ikey);
     mem_free(h->ids);
@@ -236,6 +243,15 @@ watch_hub_free(struct watch_hub *h)
     mutex_destroy(&h->published_lock);
     mutex_destroy(&h->lock);
     mem_free(h);
+}
+
+void
+watch_hub_wake(struct watch_hub *h)
+{
+    mutex_lock(&h->lock);
+    if (h->sleeping)
+        condition_signal(&h->wake);
+    mutex_unlock(&h->lock);
 }
 
 void
@@ -249,12 +265,8 @@ watch_hub_publish(struct watch_hub *h, uint64_t index, int64_t revision,
     mutex_unlock(&h->published_lock);
     atomic_store(&h->index, index);
     /* The hub sets it before it looks at the index for the last time and sleeps. */
-    if (!atomic_load(&h->interested))
-        return;
-    mutex_lock(&h->lock);
-    if (h->sleeping)
-        condition_signal(&h->wake);
-    mutex_unlock(&h->lock);
+    if (atomic_load(&h->interested))
+        watch_hub_wake(h);
 }
 
 /* --- streams ---------------------------------------------------------------------------------- */

@@ -259,7 +259,7 @@ answer_message(struct watch_stream *s, struct item *i, struct chain *out)
     wire_varint_field(out, 3, i->kind == ITEM_CREATED || i->kind == ITEM_REFUSED);
     wire_varint_field(out, 4, canceled);
     wire_varint_field(out, 5, (uint64_t)i->compacted);
-    if ((i->kind == ITEM_REFUSED || i->kind == ITEM_COMPACTED) && i->reason != NULL)
+    if (i->kind == ITEM_REFUSED)
         wire_bytes_field(out, 6, slice_str(i->reason));
     if (i->kind == ITEM_NOTICE && i->watcher != NULL)
         i->watcher->notice = NULL;

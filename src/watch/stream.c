@@ -101,13 +101,12 @@ watcher_free(struct watcher *w)
 }
 
 void
-watcher_compacted(struct watcher *w, int64_t compacted, const char *reason)
+watcher_compacted(struct watcher *w, int64_t compacted)
 {
     /* etcd leaves the header's revision zero here. */
     struct item *i = queue_answer(w->stream, ITEM_COMPACTED, w->id, 0);
 
     i->compacted = compacted;
-    i->reason = reason;
     queue_orphan(w);
     watcher_free(w);
 }

@@ -5,8 +5,8 @@
  * for all watchers that are *synced* (caught up) and finds the matching ones through an index
  * by key range, so that an event costs in proportion to its matching watchers; a watcher that
  * starts in the past, or fell behind because its client does not read, is *unsynced* and
- * catches up by reading older parts of the log, together with others that are as far behind.
- * An event is encoded once and shared.
+ * catches up by reading older parts of the log, together with others that are as far behind;
+ * where the log does not reach back that far, by a scan of the versions of its keys.  An event is encoded once and shared.
  *
  * Threads: everything here may be called from any thread; calls only queue work for the hub
  * thread, which calls the stream's functions.
@@ -43,6 +43,8 @@ struct watch_hub_options {
     uint32_t fragment_bytes; /* size at which a fragmenting watcher's message is split */
     uint32_t watchers_per_stream;  /* bound; a create beyond it is refused in words */
     uint32_t stream_backlog_bytes; /* bound of what waits for one stream, e.g. 1 MiB */
+    uint32_t scan_bytes;   /* bound of what a scan below the log keeps at once, 2 MiB */
+    uint32_t scan_records; /* looked at in a turn of the hub, e.g. 2,000; at least 2 */
     struct env *env;
     struct metrics *metrics;
     /*
@@ -75,6 +77,12 @@ void watch_hub_free(struct watch_hub *h);
  */
 void watch_hub_publish(struct watch_hub *h, uint64_t index, int64_t revision,
                        int64_t compacted);
+
+/*
+ * The engine has become complete (mvcc_hydrated()): watchers that begin below the log have waited
+ * for that.  Any thread.
+ */
+void watch_hub_wake(struct watch_hub *h);
 
 /* What the hub needs of a transport.  Called on the hub's thread, never with a lock held. */
 struct watch_transport {

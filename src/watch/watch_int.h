@@ -3,6 +3,7 @@
  *
  * hub.c      the thread, its commands, the interface of the folder
  * follow.c   reading the log: the tail for the synced watchers, passes for the others
+ * scan.c     below the log: events out of the versions of keys
  * event.c    an entry of the log -> events, each encoded once
  * index.c    which watchers match a key
  * stream.c   streams and watchers: what requests do
@@ -49,6 +50,7 @@ enum watcher_place {
     PLACE_STALLED, /* in stream.stalled: behind, and its stream's backlog is full */
     PLACE_WAITING, /* in hub.waiting: behind, waits for a pass over the log */
     PLACE_PASS,    /* in a pass: is being given what it misses */
+    PLACE_BELOW,   /* in hub.below: the log does not reach back to it, waits for a scan */
 };
 
 struct watcher {
@@ -94,7 +96,7 @@ struct item {
     int64_t watch_id;
     int64_t revision; /* of the header; ITEM_EVENTS: of the newest event */
     union {
-        const char *reason;      /* ITEM_REFUSED, ITEM_COMPACTED (or NULL); static */
+        const char *reason;      /* ITEM_REFUSED; static */
         struct watcher *watcher; /* ITEM_NOTICE */
     };
     int64_t compacted; /* ITEM_COMPACTED */
@@ -169,14 +171,37 @@ struct watch_stream {
     struct command open, sent, flood, close;
 };
 
-/* A reading of older parts of the log for unsynced watchers. */
+/* A reading of older parts of the log, or of versions, for unsynced watchers. */
 struct pass {
-    struct wal_reader *reader; /* NULL: not in use */
+    struct wal_reader *reader; /* NULL: not in use, or a scan's */
+    struct scan *scan;         /* whose pass it is; NULL: it reads the log */
     struct watch_index index;
     struct watcher *members;
     int64_t done; /* has given out everything up to here */
 };
 #define PASSES 4
+
+/* One slice of reading, so that neither requests nor live events wait long for it. */
+#define SLICE_BYTES (1u << 20)
+/* How far behind a watcher's start a pass may be for the watcher to join it. */
+#define NEAR 4096
+
+struct found; /* a version that a scan found */
+
+/* A search for events among the versions of a range of keys.  See scan.c. */
+struct scan {
+    struct pass pass; /* its members, and how far they have been brought */
+    enum { SCAN_UNUSED, SCAN_COLLECTS, SCAN_GIVES } state;
+    struct buffer lo, hi;    /* internal keys; hi empty: to the end of the space */
+    struct buffer position;  /* COLLECTS: goes on with the versions of this key, */
+    uint64_t position_stamp; /* of this stamp and below */
+    int64_t to;              /* newest revision that the window may hold */
+    int64_t lowest;          /* in the window */
+    struct found **window;   /* from `given` on; COLLECTS: a heap, GIVES: as in the log */
+    size_t n, capacity, given, bytes;
+    uint64_t parked; /* without members: when it lost the last one */
+};
+#define SCANS 4
 
 struct watch_hub {
     struct watch_hub_options options;
@@ -212,6 +237,12 @@ struct watch_hub {
     struct pass pass[PASSES];
     uint32_t next_pass;       /* whose turn it is */
     int64_t passes_compacted; /* compacted revision that members were compared with */
+    int64_t
+        log_missing; /* the log is known not to reach back to this revision; 0: none */
+    struct watcher *below, **below_end;
+    struct scan scan[SCANS];
+    uint32_t next_scan; /* whose turn it is */
+    uint64_t n_parked;  /* times that a scan lost its last member */
     struct watch_stream *streams, *dirty;
     struct watcher **ids; /* hash of (stream, id) */
     uint64_t id_buckets;
@@ -219,8 +250,9 @@ struct watch_hub {
     uint64_t n_notified; /* watchers with progress_notify */
     uint64_t next_tick_ns;
     struct watcher *refused;   /* had no room for the current entry; stalled behind it */
-    struct mvcc_reader reader; /* for prev_kv, within one slice of entries */
+    struct mvcc_reader reader; /* for values, within one slice of entries */
     bool reading;
+    uint64_t bytes_read;  /* of values, for scans */
     struct chain scratch; /* an event while it is encoded */
     struct buffer ikey;
     int ended; /* error that streams get (stopped, or failed); 0: running */
@@ -236,7 +268,7 @@ void streams_end(struct watch_hub *h, int error);
  * Ends a watcher because what it would have to be given next is not there any more; what it
  * was given before is sent first.
  */
-void watcher_compacted(struct watcher *w, int64_t compacted, const char *reason);
+void watcher_compacted(struct watcher *w, int64_t compacted);
 /* Messages without events to those that asked for progress_notify and were idle. */
 void streams_notify(struct watch_hub *h, uint64_t now_ns);
 
@@ -263,6 +295,11 @@ void queue_mark_dirty(struct watch_stream *s);
 /* Adds a watcher to where it belongs; takes it out before it is freed. */
 void follow_place(struct watch_hub *h, struct watcher *w, enum watcher_place place);
 void follow_displace(struct watch_hub *h, struct watcher *w);
+/* The same for one that has a place already. */
+void follow_move(struct watch_hub *h, struct watcher *w, enum watcher_place place);
+void follow_join(struct watch_hub *h, struct watcher *w, struct pass *p);
+/* Moves those that had no room for the entry just given out. */
+void follow_stall_refused(struct watch_hub *h);
 /* The backlog of a stream has been worked off. */
 void follow_unstall(struct watch_stream *s);
 /* Gives the synced watchers everything up to hub.limit. */
@@ -275,6 +312,20 @@ void follow_close(struct watch_hub *h);
 /* Log or engine cannot be read: reports it and ends all streams. */
 void follow_failed(struct watch_hub *h, const struct error *error);
 
+/* scan.c */
+/* A waiting watcher to which the log does not reach back: into a scan, or to those that wait. */
+void scans_take(struct watch_hub *h, struct watcher *w);
+/* A slice of work; more while the log grows fast. */
+void scans_run(struct watch_hub *h);
+/* True if scans_run() has something to do. */
+bool scans_have_work(const struct watch_hub *h);
+/* hub.compacted has grown. */
+void scans_overtaken(struct watch_hub *h);
+/* The last member of a scan has left it. */
+void scan_left(struct watch_hub *h, struct scan *s);
+/* No watcher may be left in a scan. */
+void scans_close(struct watch_hub *h);
+
 /* event.c */
 /*
  * Gives the entry's events to the watchers of an index.  *revision: the store's after it.
@@ -282,7 +333,13 @@ void follow_failed(struct watch_hub *h, const struct error *error);
  */
 t4_status events_of_entry(struct watch_hub *h, struct watch_index *ix,
                           struct t4_slice entry, int64_t *revision, struct error *error);
-/* Ends the reading of previous values; to be called before anything is sent. */
+/* The same for one version of a user key that is in mvcc: the change that made it. */
+t4_status events_of_version(struct watch_hub *h, struct watch_index *ix,
+                            struct t4_slice key, int64_t revision, bool deleted,
+                            struct error *error);
+/* Begins the reading of values, if that was not done; else the first one that is needed does. */
+t4_status events_begin_slice(struct watch_hub *h, struct error *error);
+/* Ends it; to be called before anything is sent. */
 void events_end_slice(struct watch_hub *h);
 
 #endif
