@@ -89,6 +89,7 @@ watch_bed_init(struct watch_bed *b, uint64_t seed)
 {
     memset(b, 0, sizeof *b);
     b->chance.state = seed;
+    bed_init(&b->engine, "memory", NULL);
     mutex_init(&b->lock);
     condition_init(&b->changed);
     b->past = mem_zalloc(BED_EVENTS * sizeof *b->past);
@@ -161,7 +162,6 @@ watch_bed_start(struct watch_bed *b)
     struct mvcc_state state;
     struct error error;
 
-    bed_init(&b->engine, "memory", NULL);
     bed_open(&b->engine);
     assert_true((size_t)snprintf(b->dir, sizeof b->dir, "%s-wal", b->engine.dir) <
                 sizeof b->dir);

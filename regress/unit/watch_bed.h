@@ -114,7 +114,7 @@ struct client {
     uint64_t messages;
 };
 
-/* Fills in defaults; change b->options before bed_start(). */
+/* Fills in defaults; change b->options and b->engine.ops before watch_bed_start(). */
 void watch_bed_init(struct watch_bed *b, uint64_t seed);
 void watch_bed_start(struct watch_bed *b);
 /*

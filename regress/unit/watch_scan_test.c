@@ -358,6 +358,54 @@ test_deletions_at_the_compacted_revision(void **unused)
     bed_end(b);
 }
 
+/*
+ * Versions go as soon as mvcc knows of a compaction; the hub may hear of it later.  Whoever
+ * began before, or begins now, must not be given what is left as if it were all.
+ */
+static void
+test_compaction_before_the_hub_knows(void **unused)
+{
+    struct watch_bed *b = bed_new();
+    struct watched *parked, *low, *high;
+    struct client *c, *other;
+
+    (void)unused;
+    b->options.stream_backlog_bytes = 4096;
+    watch_bed_start(b);
+    puts_of(b, 7, 1000, 50);
+    bed_flush(b);
+    bed_lose_log(b);
+    c = client_open(b, true);
+    client_watch(c, "b", NULL);
+    client_settle(c);
+    client_stop_reading(c);
+    parked = client_watch(c, "k07", FROM(2));
+    bed_wait(b, "a message", holds_message, c); /* created */
+    client_report(c);
+    bed_wait(b, "a message", holds_message, c); /* events, and it has stalled */
+    bed_compaction(b, 900);
+    bed_write(b);
+    mutex_lock(&b->lock);
+    b->compacted = 900;
+    mutex_unlock(&b->lock);
+    mvcc_publish(b->mvcc, b->written_index, 900);
+    bed_flush(b);
+    client_read(c);
+    bed_wait(b, "the cancel", is_over, parked);
+    assert_true(parked->events > 0 && parked->newest < 900);
+    other = client_open(b, true);
+    low = client_watch(other, "k07", FROM(500));
+    high = client_watch(other, "k07", FROM(950));
+    bed_wait(b, "the cancel", is_over, low);
+    client_settle(other);
+    assert_int_equal(low->events, 0);
+    assert_int_equal(high->events, 1001 - 949);
+    publish(b);
+    client_close(c);
+    client_close(other);
+    bed_end(b);
+}
+
 /* A compaction while the range is searched, a few records a turn. */
 static void
 test_compaction_during_a_search(void **unused)
@@ -423,6 +471,64 @@ test_cancels_and_closes(void **unused)
     bed_end(b);
 }
 
+/* --- an engine that fails ----------------------------------------------------------------------- */
+
+static _Atomic int64_t seeks_left; /* then they fail */
+
+static t4_status
+failing_seek(struct t4_iter *it, struct t4_slice key, struct t4_slice *out_key,
+             struct t4_slice *out_value)
+{
+    if (atomic_fetch_sub(&seeks_left, 1) <= 0)
+        return T4_E_IO;
+    return engine_memory_ops()->seek(it, key, out_key, out_value);
+}
+
+static bool
+has_ended(void *arg)
+{
+    return ((struct client *)arg)->ended != 0;
+}
+
+static bool
+has_failed(void *arg)
+{
+    return ((struct watch_bed *)arg)->failures > 0;
+}
+
+/* Whichever call it is: the streams end, with nothing wrong or left out before. */
+static void
+test_engine_that_fails(void **unused)
+{
+    (void)unused;
+    for (int64_t good = 0; good < 40; good++) {
+        struct watch_bed *b = bed_new();
+        struct client *c;
+
+        b->engine.ops.seek = failing_seek;
+        b->options.stream_backlog_bytes = 2048;
+        b->options.scan_records = 20;
+        atomic_store(&seeks_left, INT64_MAX);
+        watch_bed_start(b);
+        for (int i = 0; i < 2; i++)
+            for (int k = 0; k < BED_KEYS; k++)
+                bed_entry(b, &(struct change){k, false, 100}, 1);
+        publish(b);
+        bed_flush(b);
+        bed_lose_log(b);
+        atomic_store(&seeks_left, good);
+        c = client_open(b, true);
+        client_watch(c, "k00 *", FROM(2));
+        client_watch(c, "k00 k20", FROM(2));
+        bed_wait(b, "the end", has_ended, c);
+        bed_wait(b, "the report", has_failed, b);
+        assert_int_equal(c->ended, ETCD_READ_FAILED);
+        assert_int_equal(b->failures, 1);
+        client_close(c);
+        bed_end(b);
+    }
+}
+
 /* --- an engine that is being filled ------------------------------------------------------------- */
 
 static bool
@@ -475,8 +581,10 @@ main(void)
         cmocka_unit_test(test_slow_client_costs_one_scan),
         cmocka_unit_test(test_compaction_overtakes),
         cmocka_unit_test(test_deletions_at_the_compacted_revision),
+        cmocka_unit_test(test_compaction_before_the_hub_knows),
         cmocka_unit_test(test_compaction_during_a_search),
         cmocka_unit_test(test_cancels_and_closes),
+        cmocka_unit_test(test_engine_that_fails),
         cmocka_unit_test(test_waits_for_a_complete_engine),
     };
 

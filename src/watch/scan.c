@@ -13,8 +13,9 @@
  * the order in which they came, and come back behind them for their next window.
  *
  * Each turn has a slice of work, with a reader of its own: nothing of the engine is held in
- * between.  What is written meanwhile is above the scan's target revision, and a compaction
- * that overtakes the scan is noticed before a slice is used.
+ * between.  What is written meanwhile is above the scan's target revision.  A compaction may take
+ * versions away while they are searched: so each slice that is given out first looks whether one
+ * has overtaken it, with its reader begun.
  *
  * Entry points: scans_take(), scans_run(), scans_overtaken(), scan_left(), scans_close().
  * Runs on the hub's thread.
@@ -317,17 +318,13 @@ collect(struct watch_hub *h, struct scan *s, uint64_t budget)
     t4_status status = mvcc_read_begin(h->options.mvcc, &reader);
 
     if (status == T4_OK) {
-        int64_t compacted = mvcc_compacted(h->options.mvcc);
-
-        if (s->pass.done + 1 < compacted)
-            overtaken(h, s, compacted);
-        else
-            status = collect_slice(h, s, &reader, budget, &looked);
+        status = collect_slice(h, s, &reader, budget, &looked);
         mvcc_read_end(&reader);
     }
     metric_add(h->options.metrics, METRIC_WATCH_SCANNED, (int64_t)looked);
     if (status == T4_E_NOTFOUND) {
-        qsort(s->window, s->n, sizeof(struct found *), in_log_order);
+        if (s->n > 0)
+            qsort(s->window, s->n, sizeof(struct found *), in_log_order);
         s->state = SCAN_GIVES;
     } else if (status != T4_OK) {
         error_set(&error, status, "a watch cannot read the versions of keys: %s",
@@ -343,19 +340,20 @@ give_revision(struct watch_hub *h, struct scan *s, struct error *error)
 {
     int64_t revision = s->window[s->given]->revision;
     size_t next = s->given;
+    t4_status status = T4_OK;
 
     h->entries++;
-    for (; next < s->n && s->window[next]->revision == revision; next++) {
+    for (; status == T4_OK && next < s->n && s->window[next]->revision == revision;
+         next++) {
         const struct found *f = s->window[next];
-        t4_status status = events_of_version(
-            h, &s->pass.index, slice_of(f->key, f->length), revision, f->deleted, error);
 
-        if (status != T4_OK)
-            return status;
+        status = events_of_version(h, &s->pass.index, slice_of(f->key, f->length),
+                                   revision, f->deleted, error);
     }
     follow_stall_refused(h);
-    if (s->pass.members == NULL) /* nobody had room: it is given to whom comes back */
-        return T4_OK;
+    /* Nobody had room: it is given to whom comes back. */
+    if (status != T4_OK || s->pass.members == NULL)
+        return status;
     for (; s->given < next; s->given++) {
         s->bytes -= found_bytes(s->window[s->given]);
         mem_free(s->window[s->given]);
