@@ -100,7 +100,7 @@ watch_bed_init(struct watch_bed *b, uint64_t seed)
         .fragment_bytes = 2u << 20,
         .watchers_per_stream = 1000,
         .stream_backlog_bytes = 1u << 20,
-        .scan_bytes = 2u << 20,
+        .scan_bytes = 4u << 20,
         .scan_records = 2000,
         .env = env_posix(),
         .metrics = &b->metrics,
@@ -766,10 +766,13 @@ client_watch(struct client *c, const char *range, const struct watch_create *opt
 void
 client_cancel(struct client *c, struct watched *w)
 {
+    int64_t id;
+
     mutex_lock(&c->bed->lock);
     w->cancel_asked = true;
+    id = w->id;
     mutex_unlock(&c->bed->lock);
-    watch_stream_cancel(c->stream, w->id);
+    watch_stream_cancel(c->stream, id);
 }
 
 void

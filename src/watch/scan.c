@@ -36,47 +36,44 @@
 #define EVENT_COST 4 /* of giving out an event, in records looked at */
 #define LOOK 1024    /* so many of those that wait are looked at, to share a scan */
 #define LOOK_COST 16 /* so many of them cost a record looked at */
-#define FOUND_COST (2 * sizeof(void *) + 8) /* its place in the window, its allocation */
+#define FOUND_COST                                                                       \
+    (sizeof(struct found) + 8) /* its place in the window, its allocation */
 
-/* A version that was found: an event to be. */
-struct found {
-    int64_t revision;
+struct found_key {
     uint32_t sub;
     uint32_t length; /* of the user key */
     bool deleted;
-    uint8_t key[];
+    uint8_t bytes[];
 };
 
 static size_t
 found_bytes(const struct found *f)
 {
-    return sizeof *f + f->length + FOUND_COST;
+    return sizeof *f->key + f->key->length + FOUND_COST;
 }
 
 /* --- the window: a heap with the newest revision on top, later sorted ----------------------- */
 
 static void
-heap_push(struct scan *s, struct found *f)
+heap_push(struct scan *s, struct found f)
 {
     size_t at = s->n++;
 
-    for (size_t up; at > 0 && s->window[up = (at - 1) / 2]->revision < f->revision;
-         at = up)
+    for (size_t up; at > 0 && s->window[up = (at - 1) / 2].revision < f.revision; at = up)
         s->window[at] = s->window[up];
     s->window[at] = f;
 }
 
-static struct found *
+static struct found
 heap_pop(struct scan *s)
 {
-    struct found *top = s->window[0], *last = s->window[--s->n];
+    struct found top = s->window[0], last = s->window[--s->n];
     size_t at = 0;
 
     for (size_t child; (child = 2 * at + 1) < s->n; at = child) {
-        if (child + 1 < s->n &&
-            s->window[child + 1]->revision > s->window[child]->revision)
+        if (child + 1 < s->n && s->window[child + 1].revision > s->window[child].revision)
             child++;
-        if (s->window[child]->revision <= last->revision)
+        if (s->window[child].revision <= last.revision)
             break;
         s->window[at] = s->window[child];
     }
@@ -88,13 +85,13 @@ heap_pop(struct scan *s)
 static void
 cut_newest(struct scan *s)
 {
-    int64_t revision = s->window[0]->revision;
+    int64_t revision = s->window[0].revision;
 
-    while (s->n > 0 && s->window[0]->revision == revision) {
-        struct found *f = heap_pop(s);
+    while (s->n > 0 && s->window[0].revision == revision) {
+        struct found f = heap_pop(s);
 
-        s->bytes -= found_bytes(f);
-        mem_free(f);
+        s->bytes -= found_bytes(&f);
+        mem_free(f.key);
     }
     s->to = revision - 1;
 }
@@ -102,35 +99,33 @@ cut_newest(struct scan *s)
 static void
 window_add(struct scan *s, struct t4_slice key, const struct version *v, size_t bound)
 {
-    struct found *f = mem_alloc(sizeof *f + key.len);
+    struct found f = {(int64_t)v->stamp, mem_alloc(sizeof *f.key + key.len)};
 
-    f->revision = (int64_t)v->stamp;
-    f->sub = v->sub;
-    f->length = (uint32_t)key.len;
-    f->deleted = v->flags & VERSION_TOMBSTONE;
+    f.key->sub = v->sub;
+    f.key->length = (uint32_t)key.len;
+    f.key->deleted = v->flags & VERSION_TOMBSTONE;
     if (key.len > 0)
-        memcpy(f->key, key.data, key.len);
+        memcpy(f.key->bytes, key.data, key.len);
     if (s->n == s->capacity) {
         s->capacity = s->capacity > 0 ? 2 * s->capacity : 64;
-        s->window = mem_realloc(s->window, s->capacity * sizeof(struct found *));
+        s->window = mem_realloc(s->window, s->capacity * sizeof *s->window);
     }
     heap_push(s, f);
-    s->bytes += found_bytes(f);
-    if (f->revision < s->lowest)
-        s->lowest = f->revision;
-    while (s->bytes > bound && s->window[0]->revision > s->lowest)
+    s->bytes += found_bytes(&f);
+    if (f.revision < s->lowest)
+        s->lowest = f.revision;
+    while (s->bytes > bound && s->window[0].revision > s->lowest)
         cut_newest(s);
 }
 
 static int
 in_log_order(const void *left, const void *right)
 {
-    const struct found *a = *(struct found *const *)left;
-    const struct found *b = *(struct found *const *)right;
+    const struct found *a = left, *b = right;
 
     if (a->revision != b->revision)
         return a->revision < b->revision ? -1 : 1;
-    return (a->sub > b->sub) - (a->sub < b->sub);
+    return (a->key->sub > b->key->sub) - (a->key->sub < b->key->sub);
 }
 
 /* --- scans and their members ------------------------------------------------------------------ */
@@ -139,7 +134,7 @@ static void
 release(struct scan *s)
 {
     for (size_t i = s->given; i < s->n; i++)
-        mem_free(s->window[i]);
+        mem_free(s->window[i].key);
     mem_free(s->window);
     s->window = NULL;
     s->n = s->capacity = s->given = s->bytes = 0;
@@ -324,7 +319,7 @@ collect(struct watch_hub *h, struct scan *s, uint64_t budget)
     metric_add(h->options.metrics, METRIC_WATCH_SCANNED, (int64_t)looked);
     if (status == T4_E_NOTFOUND) {
         if (s->n > 0)
-            qsort(s->window, s->n, sizeof(struct found *), in_log_order);
+            qsort(s->window, s->n, sizeof *s->window, in_log_order);
         s->state = SCAN_GIVES;
     } else if (status != T4_OK) {
         error_set(&error, status, "a watch cannot read the versions of keys: %s",
@@ -338,25 +333,25 @@ collect(struct watch_hub *h, struct scan *s, uint64_t budget)
 static t4_status
 give_revision(struct watch_hub *h, struct scan *s, struct error *error)
 {
-    int64_t revision = s->window[s->given]->revision;
+    int64_t revision = s->window[s->given].revision;
     size_t next = s->given;
     t4_status status = T4_OK;
 
     h->entries++;
-    for (; status == T4_OK && next < s->n && s->window[next]->revision == revision;
+    for (; status == T4_OK && next < s->n && s->window[next].revision == revision;
          next++) {
-        const struct found *f = s->window[next];
+        const struct found_key *key = s->window[next].key;
 
-        status = events_of_version(h, &s->pass.index, slice_of(f->key, f->length),
-                                   revision, f->deleted, error);
+        status = events_of_version(h, &s->pass.index, slice_of(key->bytes, key->length),
+                                   revision, key->deleted, error);
     }
     follow_stall_refused(h);
     /* Nobody had room: it is given to whom comes back. */
     if (status != T4_OK || s->pass.members == NULL)
         return status;
     for (; s->given < next; s->given++) {
-        s->bytes -= found_bytes(s->window[s->given]);
-        mem_free(s->window[s->given]);
+        s->bytes -= found_bytes(&s->window[s->given]);
+        mem_free(s->window[s->given].key);
     }
     s->pass.done = revision;
     return T4_OK;

@@ -43,7 +43,7 @@ struct watch_hub_options {
     uint32_t fragment_bytes; /* size at which a fragmenting watcher's message is split */
     uint32_t watchers_per_stream;  /* bound; a create beyond it is refused in words */
     uint32_t stream_backlog_bytes; /* bound of what waits for one stream, e.g. 1 MiB */
-    uint32_t scan_bytes;   /* bound of what a scan below the log keeps at once, 2 MiB */
+    uint32_t scan_bytes;   /* bound of what a scan below the log keeps at once, 4 MiB */
     uint32_t scan_records; /* looked at in a turn of the hub, e.g. 2,000; at least 2 */
     struct env *env;
     struct metrics *metrics;

@@ -186,7 +186,11 @@ struct pass {
 /* How far behind a watcher's start a pass may be for the watcher to join it. */
 #define NEAR 4096
 
-struct found; /* a version that a scan found */
+/* A version that a scan found: an event to be. */
+struct found {
+    int64_t revision; /* here, as most comparisons need nothing else */
+    struct found_key *key;
+};
 
 /* A search for events among the versions of a range of keys.  See scan.c. */
 struct scan {
@@ -197,7 +201,7 @@ struct scan {
     uint64_t position_stamp; /* of this stamp and below */
     int64_t to;              /* newest revision that the window may hold */
     int64_t lowest;          /* in the window */
-    struct found **window;   /* from `given` on; COLLECTS: a heap, GIVES: as in the log */
+    struct found *window;    /* from `given` on; COLLECTS: a heap, GIVES: as in the log */
     size_t n, capacity, given, bytes;
     uint64_t parked; /* without members: when it lost the last one */
 };
