@@ -186,6 +186,15 @@ bed_lose_log(struct watch_bed *b)
 }
 
 void
+bed_drop_segments(struct watch_bed *b)
+{
+    struct error error;
+
+    if (wal_drop_below(b->wal, b->written_index, 0, &error) != T4_OK)
+        fail_msg("%s", error.message);
+}
+
+void
 watch_bed_free(struct watch_bed *b)
 {
     stop_watching(b);

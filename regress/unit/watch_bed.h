@@ -122,6 +122,8 @@ void watch_bed_start(struct watch_bed *b);
  * can only be found among the versions.  No client may be open, all must be published.
  */
 void bed_lose_log(struct watch_bed *b);
+/* Drops what segments it can of the log, while everything goes on. */
+void bed_drop_segments(struct watch_bed *b);
 void watch_bed_free(struct watch_bed *b);
 /* Ends the test if a check has failed. */
 void watch_bed_check(struct watch_bed *b);

@@ -720,6 +720,8 @@ history(struct history h)
             bed_publish(b);
             lose_log(b, &h, c, &unique);
         }
+        if (h.lose_every > 0 && i % 50 == 49)
+            bed_drop_segments(b);
         /* Now and then somebody leaves in the middle, and comes back. */
         if (chance_below(&b->chance, 150) == 0) {
             leave(&h, c[left]);

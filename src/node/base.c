@@ -35,7 +35,9 @@ complete(void *arg)
 {
     struct node *n = arg;
 
-    background_poke_engine(n); /* a compaction may have waited for it */
+    background_poke_engine(n); /* a compaction may have waited for it, */
+    if (n->hub != NULL)        /* and watches that begin below the log */
+        watch_hub_wake(n->hub);
 }
 
 static struct hydration_options
