@@ -183,7 +183,7 @@ keep_versions(const struct record *r, size_t n, int64_t compacted, struct record
             break;
     }
     if (kept > 0 && r[kept - 1].tombstone &&
-        (!user || (int64_t)r[kept - 1].stamp <= compacted))
+        (!user || (int64_t)r[kept - 1].stamp < compacted))
         kept--;
     for (size_t i = 0; i < kept; i++)
         records_copy(out, &r[i]);

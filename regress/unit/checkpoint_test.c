@@ -289,7 +289,10 @@ test_when_to_fold(void **unused)
     assert_true(fold_is_due(&r[1], 2, 2));
 }
 
-/* Everything deleted and compacted: a checkpoint without runs is one, too. */
+/*
+ * Everything deleted and compacted, which takes a revision that changes no key (as of a reset): a
+ * checkpoint without runs is one, too.
+ */
 static void
 test_nothing_is_left(void **unused)
 {
@@ -300,7 +303,7 @@ test_nothing_is_left(void **unused)
         .space = SPACE_SYSTEM, .key = slice_str("x"), .flags = MUTATION_TOMBSTONE};
     struct entry e = {.kind = ENTRY_NORMAL, .revision = 3};
     struct entry compact = {
-        .kind = ENTRY_COMPACTION, .revision = 3, .compact_revision = 3};
+        .kind = ENTRY_COMPACTION, .revision = 4, .compact_revision = 4};
     struct lead l;
 
     (void)unused;
@@ -315,7 +318,7 @@ test_nothing_is_left(void **unused)
     lead_do(&l, WORK_CHECKPOINT | WORK_FOLD);
     assert_int_equal(manifest(&l)->newest.n_runs, 2);
     assert_true(l.checkpointer->has_fold && l.checkpointer->fold_is_empty);
-    log_model_add(&model, &(struct entry){.kind = ENTRY_NORMAL, .revision = 3}, &none, 1);
+    log_model_add(&model, &(struct entry){.kind = ENTRY_NORMAL, .revision = 4}, &none, 1);
     upload(&l, model.n);
     lead_do(&l, WORK_CHECKPOINT);
     assert_int_equal(manifest(&l)->newest.n_runs, 1); /* the tombstone of "x" */
