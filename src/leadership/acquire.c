@@ -81,7 +81,7 @@ probe_main(void *arg)
     struct leadership *l = arg;
 
     l->probe_status =
-        object_probe(l->options.store, slice_str("probe/"), &l->probe_error);
+        object_probe(l->options.store, slice_str(PROBE_PREFIX), &l->probe_error);
     return NULL;
 }
 

@@ -566,7 +566,7 @@ prepare(struct move *m, bool *again, struct error *error)
         status = count_all(m, ours, error);
     if (status != T4_OK || ours)
         return status;
-    status = object_probe(m->options.target, slice_str("probe/"), error);
+    status = object_probe(m->options.target, slice_str(PROBE_PREFIX), error);
     if (status == T4_OK && !was_marked) {
         status = mark(m, error);
         *again = status == T4_E_PRECONDITION;

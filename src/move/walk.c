@@ -11,7 +11,6 @@
 #include "base/memory.h"
 #include "move/move_int.h"
 
-#define PROBE_PREFIX "probe/" /* scratch objects of probes that were interrupted */
 
 /* One place, a page of it at a time. */
 struct cursor {

@@ -315,6 +315,53 @@ base_lease_ready(struct node *n, int64_t id)
     return answer == HYDRATION_READY;
 }
 
+struct fetching {
+    struct hydration_wait wait;
+    struct mutex lock;
+    struct condition over;
+    bool is_over; /* [lock] */
+    t4_status status;
+};
+
+static void
+fetched(struct hydration_wait *w, t4_status status)
+{
+    struct fetching *f = container_of(w, struct fetching, wait);
+
+    mutex_lock(&f->lock);
+    f->status = status;
+    f->is_over = true;
+    condition_signal(&f->over);
+    mutex_unlock(&f->lock);
+}
+
+void
+base_fetch(void *arg, struct t4_slice key, int64_t revision)
+{
+    struct node *n = arg;
+    struct fetching f = {.wait = {.done = fetched}};
+    bool again = true;
+
+    mutex_init(&f.lock);
+    condition_init(&f.over);
+    while (again && !is_complete(n)) {
+        struct question q;
+
+        if (begin(&q, n, &f.wait))
+            ask_key(&q, key, revision);
+        if (end(&q) != HYDRATION_WAITS)
+            break;
+        mutex_lock(&f.lock);
+        while (!f.is_over)
+            condition_wait(&f.over, &f.lock);
+        f.is_over = false;
+        mutex_unlock(&f.lock);
+        again = f.status != T4_E_CORRUPT && f.status != T4_E_CANCELLED;
+    }
+    condition_destroy(&f.over);
+    mutex_destroy(&f.lock);
+}
+
 enum etcd_error
 node_hydration_error(t4_status status)
 {

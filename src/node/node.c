@@ -114,6 +114,8 @@ start_hub(struct node *n)
         .scan_records = 2000,
         .env = n->options.env,
         .metrics = &n->metrics,
+        .fetch = base_fetch,
+        .fetch_arg = n,
         .failed = hub_failed,
         .failed_arg = n,
     };

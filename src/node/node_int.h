@@ -206,6 +206,8 @@ void base_stop(struct node *n);
 void base_free(struct node *n);
 /* As node_range_ready(), for a request on its way to evaluation. */
 enum hydration_answer base_request_ready(struct node *n, struct node_request *r);
+/* For the watch hub: waits until a key is here (watch.h). */
+void base_fetch(void *arg, struct t4_slice key, int64_t revision);
 /* Is everything here that the end of this lease needs?  If not, it is asked for.  [role] */
 bool base_lease_ready(struct node *n, int64_t id);
 

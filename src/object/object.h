@@ -69,6 +69,7 @@ t4_status object_list(struct object_store *s, struct t4_slice prefix,
                       struct t4_slice after, uint32_t max, uint64_t timeout_ns,
                       t4_list_fn *fn, void *arg, struct error *error);
 
+#define PROBE_PREFIX "probe/" /* of its scratch objects, in a server's store */
 /*
  * The start-up probe (I9) under a random scratch key below `prefix`: create-if-absent twice,
  * fresh and stale If-Match, read-after-write, list-after-write.  OK, or UNSUPPORTED with what

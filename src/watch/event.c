@@ -29,8 +29,10 @@ events_begin_slice(struct watch_hub *h, struct error *error)
 {
     t4_status status = T4_OK;
 
-    if (!h->reading)
+    if (!h->reading) {
+        h->reads_all = mvcc_is_complete(h->options.mvcc);
         status = mvcc_read_begin(h->options.mvcc, &h->reader);
+    }
     if (status != T4_OK)
         return error_set(error, status, "a watch cannot read the storage engine: %s",
                          status_text(status));
@@ -69,8 +71,14 @@ static t4_status
 previous(struct watch_hub *h, const struct key_value *kv, struct key_value *prev)
 {
     struct version v;
-    t4_status status = read_version(h, kv->key, kv->mod_revision - 1, &v);
+    t4_status status;
 
+    if (!(h->reading && h->reads_all) && h->options.fetch != NULL &&
+        !mvcc_is_complete(h->options.mvcc))
+        h->options.fetch(h->options.fetch_arg, kv->key, kv->mod_revision - 1);
+    if (h->reading && !h->reads_all)
+        events_end_slice(h); /* begun before what was fetched came */
+    status = read_version(h, kv->key, kv->mod_revision - 1, &v);
     if (status != T4_OK)
         return status;
     if (kv->mod_revision - 1 < mvcc_compacted(h->options.mvcc) ||

@@ -51,6 +51,13 @@ struct watch_hub_options {
      * Called on the hub's thread, once, when log or engine cannot be read (damaged); all
      * streams have been ended with ETCD_READ_FAILED then.
      */
+    /*
+     * While the engine is not complete: brings what it lacks of this key at this revision onto
+     * the disk, however long that takes.  Returns early when it cannot: the object is lost (the
+     * event then has no previous value), or the server stops.  NULL: nothing is ever lacking.
+     */
+    void (*fetch)(void *arg, struct t4_slice key, int64_t revision);
+    void *fetch_arg;
     void (*failed)(void *arg, const struct error *error);
     void *failed_arg;
 };

@@ -255,6 +255,7 @@ struct watch_hub {
     uint64_t next_tick_ns;
     struct watcher *refused;   /* had no room for the current entry; stalled behind it */
     struct mvcc_reader reader; /* for values, within one slice of entries */
+    bool reads_all;            /* ... and the engine was complete then */
     bool reading;
     uint64_t bytes_read;  /* of values, for scans */
     struct chain scratch; /* an event while it is encoded */
