@@ -1,5 +1,5 @@
 /*
- * store_objects_fuzz.c - segments, lock, manifest and cluster of an object store, of any bytes.
+ * store_objects_fuzz.c - segments, archives, lock, manifest and cluster of an object store, of any bytes.
  *
  * Says: decoding ends, reads nothing outside of the bytes, and accepts nothing that does not
  * encode to the same bytes again; what is not accepted is CORRUPT or UNSUPPORTED.
@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crc32c.h"
 #include "codec/codec.h"
+#include "fmt/archive.h"
 #include "fmt/entry.h"
 #include "fmt/objects.h"
 #include "fmt/segment.h"
@@ -62,6 +64,40 @@ entries(const struct segment *s)
     buffer_free(&raw);
 }
 
+/* Every line of an index that is accepted lies within the object; the same lines make it again. */
+static void
+archives(struct t4_slice object)
+{
+    struct buffer again = {0};
+    struct archive a, b;
+    t4_status status = archive_decode(object, &a);
+
+    if (status != T4_OK) {
+        if (status != T4_E_CORRUPT && status != T4_E_UNSUPPORTED)
+            stop_at("an archive is refused in another way");
+        return;
+    }
+    b = (struct archive){.cluster_id = a.cluster_id,
+                         .lineage = a.lineage,
+                         .begin = a.begin,
+                         .end = a.end};
+    archive_begin(&again, &b);
+    for (size_t i = 0; i < a.n; i++) {
+        struct archive_slot s = a.slot[i];
+
+        if (s.skipped)
+            archive_add_skipped(&b, &s);
+        else
+            archive_add_segment(&again, &b, &s,
+                                slice_of(object.data + s.offset, (size_t)s.length));
+    }
+    archive_end(&again, &b);
+    same_again(object, &again, "an archive that is accepted has another encoding");
+    archive_free(&a);
+    archive_free(&b);
+    buffer_free(&again);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -83,6 +119,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     } else if (status != T4_E_CORRUPT && status != T4_E_UNSUPPORTED) {
         stop_at("a segment is refused in another way");
     }
+    archives(object);
     buffer_clear(&again);
     if (lock_decode(object, &lock) == T4_OK) {
         lock_encode(&again, &lock);
@@ -168,6 +205,32 @@ make_segment(struct buffer *out)
 }
 
 static void
+make_archive(struct buffer *out)
+{
+    struct archive a = {.cluster_id = 1, .lineage = 2, .begin = {.next_slot = chance(99)}};
+    uint64_t n = chance(5) + 1, slot = a.begin.next_slot;
+
+    archive_begin(out, &a);
+    for (uint64_t i = 1; i <= n; i++, slot++) {
+        struct archive_slot s = {.slot = slot, .term = i, .hash = {(uint8_t)i}};
+        struct buffer object = {0};
+
+        if (i < n && chance(2) > 0) {
+            archive_add_skipped(&a, &s);
+            continue;
+        }
+        make_segment(&object);
+        s.first_index = i;
+        s.first_revision = (int64_t)chance(9);
+        archive_add_segment(out, &a, &s, buffer_slice(&object));
+        buffer_free(&object);
+    }
+    a.end = (struct chain_floor){.next_slot = slot, .hash = {(uint8_t)n}};
+    archive_end(out, &a);
+    archive_free(&a);
+}
+
+static void
 make_object(struct buffer *out)
 {
     struct lock_object lock = {.cluster_id = 1,
@@ -202,8 +265,10 @@ make_object(struct buffer *out)
     if (lock.move != MOVE_NONE)
         snprintf(lock.moved, sizeof lock.moved, "s3://elsewhere/prefix");
     buffer_clear(out);
-    switch (chance(8)) {
-    case 7: moving_encode(out, &moving); break;
+    switch (chance(10)) {
+    case 9: moving_encode(out, &moving); break;
+    case 7: make_archive(out); break;
+    case 8: make_archive(out); break;
     case 6: checkpoint_encode(out, &checkpoint); break;
     case 0: lock_encode(out, &lock); break;
     case 1: manifest_encode(out, &manifest); break;
@@ -222,6 +287,9 @@ mutate(struct buffer *b)
         case 2: b->len = chance(b->len + 1); break;
         default: buffer_append_u8(b, (uint8_t)chance(256)); break;
         }
+    /* A lie under a good checksum: segments and archives end with that of all before. */
+    if (b->len > 4 && chance(2) > 0)
+        put_u32le(b->data + b->len - 4, crc32c(0, b->data, b->len - 4));
 }
 
 int store_objects_fuzz(unsigned long rounds, uint64_t seed);
