@@ -114,6 +114,27 @@ readers_keep_what_they_read(void **state)
     world_free(&w);
 }
 
+/* Also when the segment it stands in is full, and the one behind it has none yet. */
+static void
+the_newest_entry_stays(void **state)
+{
+    struct wal_reader *r;
+    struct world w;
+
+    (void)state;
+    fill(&w);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(world_boot(&w, 0), T4_OK);
+        assert_int_equal(wal_start(w.wal, 9, 100 + (uint64_t)i, &w.error), T4_OK);
+    }
+    assert_int_equal(drop(&w, w.count, 0), T4_OK);
+    assert_int_equal(wal_reader_open_at(w.wal, w.count, &r, &w.error), T4_OK);
+    wal_reader_close(r);
+    assert_int_equal(world_open(&w, w.count - 1), T4_OK);
+    assert_string_equal(w.why, "");
+    world_free(&w);
+}
+
 /* Crashes at every operation of dropping, with every image that may be left. */
 static bool
 survives(const char *ignored, char *why, uint64_t *images)
@@ -207,6 +228,7 @@ main(void)
         cmocka_unit_test(drops_what_it_may),
         cmocka_unit_test(goes_on_after_dropping),
         cmocka_unit_test(readers_keep_what_they_read),
+        cmocka_unit_test(the_newest_entry_stays),
         cmocka_unit_test(survives_every_crash),
         cmocka_unit_test(needs_its_syncs),
         cmocka_unit_test(a_failed_deletion_stops_it),

@@ -432,6 +432,7 @@ checkpoint_main(void *arg)
     struct checkpointer *c = arg;
     unsigned work;
 
+    thread_yield_to_others();
     while (((work = wait_for_work(c)) & WORK_STOP) == 0) {
         struct error error = {0};
         t4_status status = checkpointer_do(c, work, &error);

@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 static void
 check(int rc, const char *what)
@@ -82,4 +84,11 @@ void
 thread_join(struct thread *t)
 {
     check(pthread_join(t->t, NULL), "cannot join a thread");
+}
+
+void
+thread_yield_to_others(void)
+{
+    /* On Linux this is of the thread alone.  Where it is refused things go on as they are. */
+    setpriority(PRIO_PROCESS, (id_t)gettid(), 15);
 }

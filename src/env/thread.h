@@ -32,6 +32,8 @@ bool condition_wait_for(struct condition *c, struct mutex *m, uint64_t ns);
 /* Starts a thread with all signals blocked; name: at most 15 characters (shown by ps -L). */
 void thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg);
 void thread_join(struct thread *t);
+/* The calling thread gives way to others where the system allows it: for work nobody waits for. */
+void thread_yield_to_others(void);
 
 static inline void
 mutex_lock(struct mutex *m)

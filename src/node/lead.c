@@ -94,8 +94,8 @@ on_covered(void *arg, uint64_t index)
     struct node *n = arg;
 
     atomic_store(&n->covered, index);
-    leadership_remember(
-        n->lead); /* before the log below it may go: see on_remembered() */
+    /* Before the log below it may go: see on_remembered(). */
+    leadership_remember(n->lead);
 }
 
 static uint64_t

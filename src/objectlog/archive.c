@@ -217,7 +217,22 @@ struct making {
     struct buffer bytes; /* of the archive */
     size_t slots, len;   /* up to the newest accepted segment */
     struct chain_floor end;
+    struct ahead *ahead;
+    uint64_t newest; /* slots below this are there */
 };
+
+/* How many slots will probably find room. */
+static uint64_t
+how_many(const struct archive *a, const struct making *m)
+{
+    uint64_t left = m->newest - m->t.next_slot, mean, room;
+
+    if (a->n == 0)
+        return left < 4 ? left : 4;
+    mean = m->bytes.len / a->n + 1;
+    room = (ARCHIVE_TARGET - m->bytes.len) / mean + 1;
+    return left < room ? left : room;
+}
 
 /* Takes the slot m->t.next_slot, which must be there. */
 static t4_status
@@ -230,7 +245,7 @@ take_slot(struct objectlog *c, struct archive *a, struct making *m, struct error
     t4_status status;
 
     slot_key(key, s.slot);
-    status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, &c->object, NULL, TRY, error);
+    status = ahead_get(m->ahead, key, s.slot, how_many(a, m), error);
     if (status == T4_E_NOTFOUND)
         return objectlog_broken(key, error, "it is missing below its newest segment");
     if (status == T4_OK)
@@ -277,6 +292,7 @@ make(struct objectlog *c, const struct chain_floor *newest, uint64_t slots,
                                    .term = floor->term};
     memcpy(m->t.hash, floor->hash, HASH_BYTES);
     m->slots = 0;
+    m->newest = newest->next_slot;
     archive_begin(&m->bytes, a);
     while (status == T4_OK && m->t.next_slot < newest->next_slot &&
            m->bytes.len < ARCHIVE_TARGET && (a->n < slots || m->slots == 0))
@@ -319,6 +335,7 @@ objectlog_archive(struct objectlog *c, const struct chain_floor *newest, uint64_
     t4_status status = T4_E_EXISTS;
 
     *a = (struct archive){0};
+    m.ahead = ahead_new(c);
     for (unsigned i = 0; i < STRETCHES && status == T4_E_EXISTS; i++) {
         status = make(c, newest, slots, a, &m, error);
         if (status == T4_OK)
@@ -326,6 +343,7 @@ objectlog_archive(struct objectlog *c, const struct chain_floor *newest, uint64_
         slots = a->n > 1 ? a->n - 1 : a->n + 1;
     }
     *bytes = m.bytes.len;
+    ahead_free(m.ahead);
     buffer_free(&m.bytes);
     if (status != T4_OK)
         archive_free(a);

@@ -35,7 +35,9 @@ take_oldest(struct wal *w, uint64_t index, uint64_t keep_bytes)
     s = w->segments[w->dropped];
     if (index > atomic_load(&w->synced))
         index = atomic_load(&w->synced); /* the sync thread still has its file open */
-    if (bytes < keep_bytes || (s->live && s->last_index > index))
+    /* The newest entry stays, whatever is known of it: starts look at its revision. */
+    if (bytes < keep_bytes ||
+        (s->live && (s->last_index > index || s->last_index >= atomic_load(&w->written))))
         return NULL;
     s->live = false;
     s->points.count = 0;
