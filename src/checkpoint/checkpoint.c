@@ -138,7 +138,8 @@ due(const struct checkpointer *c, uint64_t now, uint64_t *sleep_ns)
     earlier(&next, at);
     if (at <= now)
         work |= WORK_CHECKPOINT;
-    if (!c->has_fold &&
+    /* Named by the next checkpoint: where nothing is written there is none. */
+    if (!c->has_fold && c->first_ns != 0 &&
         fold_is_due(newest->run, newest->n_runs, (uint32_t)c->options.fold_runs))
         work |= WORK_FOLD;
     at = collect_at(c);

@@ -20,6 +20,7 @@
 /* Where a listing begins below the slot that is looked for; archives are hardly ever longer. */
 #define SPAN 2048u
 #define PAGE 1000u /* keys of a listing */
+#define AHEAD 16u  /* slots asked for at once */
 /* Stretches tried when an archive of the same name has other bytes. */
 #define STRETCHES 8u
 
@@ -217,21 +218,32 @@ struct making {
     struct buffer bytes; /* of the archive */
     size_t slots, len;   /* up to the newest accepted segment */
     struct chain_floor end;
-    struct ahead *ahead;
-    uint64_t newest; /* slots below this are there */
+    uint64_t newest;   /* slots below this are there */
+    uint64_t ahead_to; /* slots below this were asked for */
 };
 
-/* How many slots will probably find room. */
-static uint64_t
-how_many(const struct archive *a, const struct making *m)
+/*
+ * Asks for the slots that will probably find room, some at a time: one after the other would be
+ * slower than a leader with several puts under way fills them.
+ */
+static void
+look_ahead(struct objectlog *c, const struct archive *a, struct making *m)
 {
-    uint64_t left = m->newest - m->t.next_slot, mean, room;
+    uint64_t to = m->t.next_slot + AHEAD, mean, room;
+    char key[SLOT_KEY_BYTES];
 
-    if (a->n == 0)
-        return left < 4 ? left : 4;
-    mean = m->bytes.len / a->n + 1;
+    if (m->ahead_to > m->t.next_slot)
+        return;
+    mean = a->n > 0 ? m->bytes.len / a->n + 1 : ARCHIVE_TARGET / 4;
     room = (ARCHIVE_TARGET - m->bytes.len) / mean + 1;
-    return left < room ? left : room;
+    if (to > m->t.next_slot + room)
+        to = m->t.next_slot + room;
+    if (to > m->newest)
+        to = m->newest;
+    for (m->ahead_to = m->t.next_slot; m->ahead_to < to; m->ahead_to++) {
+        slot_key(key, m->ahead_to);
+        object_ahead(c->options.store, slice_str(key), SEGMENT_OBJECT_MAX);
+    }
 }
 
 /* Takes the slot m->t.next_slot, which must be there. */
@@ -245,7 +257,8 @@ take_slot(struct objectlog *c, struct archive *a, struct making *m, struct error
     t4_status status;
 
     slot_key(key, s.slot);
-    status = ahead_get(m->ahead, key, s.slot, how_many(a, m), error);
+    look_ahead(c, a, m);
+    status = objectlog_get(c, key, SEGMENT_OBJECT_MAX, &c->object, NULL, TRY, error);
     if (status == T4_E_NOTFOUND)
         return objectlog_broken(key, error, "it is missing below its newest segment");
     if (status == T4_OK)
@@ -293,6 +306,7 @@ make(struct objectlog *c, const struct chain_floor *newest, uint64_t slots,
     memcpy(m->t.hash, floor->hash, HASH_BYTES);
     m->slots = 0;
     m->newest = newest->next_slot;
+    m->ahead_to = 0;
     archive_begin(&m->bytes, a);
     while (status == T4_OK && m->t.next_slot < newest->next_slot &&
            m->bytes.len < ARCHIVE_TARGET && (a->n < slots || m->slots == 0))
@@ -335,7 +349,6 @@ objectlog_archive(struct objectlog *c, const struct chain_floor *newest, uint64_
     t4_status status = T4_E_EXISTS;
 
     *a = (struct archive){0};
-    m.ahead = ahead_new(c);
     for (unsigned i = 0; i < STRETCHES && status == T4_E_EXISTS; i++) {
         status = make(c, newest, slots, a, &m, error);
         if (status == T4_OK)
@@ -343,7 +356,7 @@ objectlog_archive(struct objectlog *c, const struct chain_floor *newest, uint64_
         slots = a->n > 1 ? a->n - 1 : a->n + 1;
     }
     *bytes = m.bytes.len;
-    ahead_free(m.ahead);
+    object_ahead_end(c->options.store);
     buffer_free(&m.bytes);
     if (status != T4_OK)
         archive_free(a);

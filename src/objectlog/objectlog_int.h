@@ -6,7 +6,6 @@
  * take.c    take-over; changes of the lock by its holder
  * log.c     reading the chain, appending to it
  * archive.c reading and making archives
- * ahead.c   slots asked for some at a time
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -102,15 +101,6 @@ t4_status objectlog_accept(struct objectlog *c, const char *key, struct t4_slice
 /* Reads archives from t->next_slot to the manifest's floor at least. */
 t4_status objectlog_read_archives(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                                   struct objectlog_tail *t, struct error *error);
-/*
- * ahead.c: the object in a slot, into c->object, as objectlog_get() with TRY.  Up to `most` slots
- * from it on, which must be there, are asked for at once: to be taken next.
- */
-struct ahead;
-struct ahead *ahead_new(struct objectlog *c);
-void ahead_free(struct ahead *p);
-t4_status ahead_get(struct ahead *p, const char *key, uint64_t slot, uint64_t most,
-                    struct error *error);
 t4_status objectlog_broken(const char *key, struct error *error, const char *what);
 t4_status objectlog_damaged(const char *key, t4_status status, struct error *error);
 
