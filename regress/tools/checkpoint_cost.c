@@ -9,7 +9,8 @@
  * checkpoint as the leader makes it, in a store in FOLDER (which must not exist).
  *
  * Prints a line for each checkpoint, then the sums:
- *   upload: bytes put for runs / compressed bytes of the log's new records
+ *   upload: bytes put for runs and folds / bytes of the log's segments as they were put, and
+ *     / bytes of the runs alone, which have of each key what is not superseded
  *   restore: bytes of all runs / bytes of a base with the same content (mean, most)
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -35,7 +36,7 @@ struct leader {
     struct objectlog *chain;
     struct checkpointer *checkpointer;
     struct metrics metrics;
-    uint64_t term;
+    uint64_t term, log_bytes;
 };
 
 static void
@@ -68,12 +69,13 @@ next_entry(struct load *l, bool compact)
     struct buffer number = {0};
     struct mutation m = {.space = SPACE_KEYS, .create_revision = 1, .version = 1};
 
-    snprintf(key, sizeof key, "/registry/pods/namespace-%03u/%08u", (unsigned)(which % 100),
-             (unsigned)which);
+    snprintf(key, sizeof key, "/registry/pods/namespace-%03u/%08u",
+             (unsigned)(which % 100), (unsigned)which);
     m.key = slice_str(key);
     m.value = slice_of(value, 100 + (size_t)chance(l, 401));
     for (size_t i = 0; i < m.value.len; i++)
-        value[i] = i % 2 ? (uint8_t)chance(l, 256) : (uint8_t)"{\"metadata\":"[i / 2 % 12];
+        value[i] =
+            i % 2 ? (uint8_t)chance(l, 256) : (uint8_t) "{\"metadata\":"[i / 2 % 12];
     if (compact) {
         buffer_append_varint(&number, (uint64_t)l->revision);
         m = (struct mutation){.space = SPACE_SYSTEM,
@@ -129,7 +131,7 @@ begin(struct leader *l, struct objectlog_options *options, uint64_t interval)
 static bool
 upload(struct leader *l, struct load *load, uint64_t interval)
 {
-    struct buffer raw = {0};
+    struct buffer raw = {0}, packed = {0};
     struct error error = {0};
     uint64_t bytes = 0, first = load->index + 1;
     bool more = true;
@@ -142,9 +144,12 @@ upload(struct leader *l, struct load *load, uint64_t interval)
         segment_entry_append(&raw, buffer_slice(&load->entry));
         if (raw.len < 4u << 20 && more)
             continue;
-        if (objectlog_append(l->chain, first, load->index, load->index, buffer_slice(&raw),
-                             &error) != T4_OK)
+        if (objectlog_append(l->chain, first, load->index, load->index,
+                             buffer_slice(&raw), &error) != T4_OK)
             fail(&error);
+        compress_append(&packed, buffer_slice(&raw));
+        l->log_bytes += packed.len;
+        buffer_clear(&packed);
         mark = (struct checkpoint_mark){.index = load->index, .bytes = raw.len};
         objectlog_place(l->chain, &mark.place);
         checkpointer_mark(l->checkpointer, &mark);
@@ -153,6 +158,7 @@ upload(struct leader *l, struct load *load, uint64_t interval)
         buffer_clear(&raw);
     }
     buffer_free(&raw);
+    buffer_free(&packed);
     return load->index < load->entries;
 }
 
@@ -195,8 +201,10 @@ main(int argc, char **argv)
         fail(&error);
     begin(&l, &log, interval);
     while (more) {
-        const struct checkpoint_object *newest = &objectlog_manifest(l.checkpointer->log)->newest;
-        uint64_t before = (uint64_t)metric_get(&l.metrics, METRIC_CHECKPOINT_UPLOADED), now;
+        const struct checkpoint_object *newest =
+            &objectlog_manifest(l.checkpointer->log)->newest;
+        uint64_t before = (uint64_t)metric_get(&l.metrics, METRIC_CHECKPOINT_UPLOADED),
+                 now;
 
         more = upload(&l, &load, interval);
         if (checkpointer_do(l.checkpointer, WORK_CHECKPOINT, &error) != T4_OK)
@@ -222,9 +230,11 @@ main(int argc, char **argv)
                    metric_get(&l.metrics, METRIC_CHECKPOINT_REUSED));
         }
     }
-    printf("upload %.2f times, restore %.2f mean, %.2f most, of the base then\n",
-           (double)uploaded / (double)records, checkpoints > 1 ? sum / (checkpoints - 1) : 1,
-           most);
+    printf("upload %.2f times the log (%.2f times the runs), restore %.2f mean, %.2f "
+           "most, of "
+           "the base then\n",
+           (double)uploaded / (double)l.log_bytes, (double)uploaded / (double)records,
+           checkpoints > 1 ? sum / (checkpoints - 1) : 1, most);
     checkpointer_free(l.checkpointer);
     objectlog_close(l.chain);
     object_close(log.store);
