@@ -26,6 +26,7 @@ class Store:
     """A store behind the fault plugin; control() replaces its control file, "" removes it."""
 
     environment = {}
+    window = 2  # --upload-window of the servers on it
 
     def __init__(self, url, settings=()):
         self.folder = tempfile.mkdtemp(prefix="t4test-store-")
@@ -117,8 +118,9 @@ class GcsStore(Store):
 
 
 def server(store, *options, fault=()):
-    return t4test.T4(store.options(*fault) + ["--segment-max-size-mb", "1"] + list(options),
-                     environment=store.environment)
+    return t4test.T4(store.options(*fault) + ["--segment-max-size-mb", "1",
+                                               "--upload-window=%d" % store.window] +
+                     list(options), environment=store.environment)
 
 
 def metric(instance, name):

@@ -546,8 +546,10 @@ def per_request(store):
 def main():
     if not os.path.exists(t4test.T4.binary):
         TAP.skip_all("t4 was not built")
-    for kind in (DirStore, S3Store, GcsStore) if not os.environ.get("T4_DURABILITY_ONLY") else ():
+    windows = {DirStore: 4, S3Store: 2, GcsStore: 1}
+    for kind in windows if not os.environ.get("T4_DURABILITY_ONLY") else ():
         with kind() as store:
+            store.window = windows[kind]
             lost_disks(store)
             fencing(store)
     only = os.environ.get("T4_DURABILITY_ONLY", "").split()

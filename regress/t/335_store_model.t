@@ -7,7 +7,8 @@ the server is killed; killed and its disk thrown away; stopped; a second server 
 takes over while the first still runs; the store is out for a while; it is started again without
 its storage engine.  After each step whoever leads is read completely: what was acknowledged in
 synchronous mode is there with its revision, and revisions never go back.
-T4_MODEL_STEPS (14) and T4_MODEL_SEED set the length; the seed is printed.
+The seed chooses how many segments may be in flight, too.  T4_MODEL_STEPS (14) and T4_MODEL_SEED
+set the length; the seed is printed.
 
 SPDX-License-Identifier: Apache-2.0
 """
@@ -123,9 +124,11 @@ class Walk:
 def main():
     if not os.path.exists(t4test.T4.binary):
         TAP.skip_all("t4 was not built")
-    TAP.diag("seed %d, %d steps" % (SEED, STEPS))
     chance = random.Random(SEED)
+    window = chance.choice((1, 2, 4))
+    TAP.diag("seed %d, %d steps, %d segments in flight" % (SEED, STEPS, window))
     with DirStore() as store:
+        store.window = window
         walk = Walk(store, chance)
         steps = [walk.kill, walk.lose_disk, walk.stop, walk.take_over, walk.outage]
         taken = []

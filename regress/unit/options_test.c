@@ -277,6 +277,8 @@ static const struct {
     {"object-store", "s3://bucket/some/prefix", {"", "bucket"}},
     {"wal-sync-upload", "false", {"maybe", ""}},
     {"upload-max-age", "10ms", {"9ms", "2h", "10"}},
+    {"upload-window", "4", {"0", "5", "1.5", "-1"}},
+    {"upload-segment-size", "64KiB", {"65535", "9MiB", "-1", "x"}},
     {"checkpoint-interval", "90s", {"90ms", "25h", "soon", ""}},
     {"checkpoint-bytes", "1MiB", {"1KiB", "2TiB", ""}},
     {"history-retention", "0s", {"-1s", "90000h", ""}},

@@ -12,12 +12,13 @@
  *   t4-checkpoint 1 · cluster · lineage · generation · term · index · revision · compacted ·
  *     time-ms · place-slot · place-term · place-hash · place-index · runs (how many), then for
  *     each, newest first: run-hash · run-term · run-index · run-bytes · run-base (0 or 1) · crc
- *   t4-manifest 2 · cluster · lineage · generation · counter · put-id · term ·
+ *   t4-manifest 3 · cluster · lineage · generation · counter · put-id · term ·
  *     floor-slot · floor-term · floor-hash · floor-index ·
- *     archive-slot · archive-term · archive-hash · archive-index · checkpoints (how many) ·
+ *     archive-slot · archive-term · archive-hash · archive-index · barrier · checkpoints (how many) ·
  *     if there are any: the lines of the newest checkpoint from index on, then for each, newest
  *     first: checkpoint-term · -index · -revision · -time-ms · -hash · crc
- *   Format 1 of the manifest ended behind floor-index: read as one without checkpoints.
+ *   Format 1 of the manifest ended behind floor-index: read as one without checkpoints.  Format 2
+ *   had no barrier: read as 0.
  * A revision of -1 is written as 18446744073709551615.  Ids are 16 hexadecimal digits, hashes 64, put ids 32, everything else decimal.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -30,7 +31,7 @@
 #include "fmt/text.h"
 
 #define FORMAT 1
-#define MANIFEST_FORMAT 2
+#define MANIFEST_FORMAT 3
 #define LOCK_FORMAT 2 /* of a marked lock; an older server must not take it for another */
 
 static const char *const rule_name[] = {"", "object", "local"};
@@ -314,6 +315,7 @@ manifest_encode(struct buffer *out, const struct manifest_object *m)
     text_u64(out, "term", m->term);
     place_text(out, floor_lines, &m->floor);
     place_text(out, archive_lines, &m->archive);
+    text_u64(out, "barrier", m->barrier);
     text_u64(out, "checkpoints", m->n_checkpoints);
     if (m->n_checkpoints > 0)
         state_text(out, &m->newest);
@@ -330,10 +332,7 @@ manifest_encode(struct buffer *out, const struct manifest_object *m)
 static void
 read_checkpoints(struct text_reader *r, struct manifest_object *m)
 {
-    uint64_t n;
-
-    place_read(r, archive_lines, &m->archive);
-    n = text_read_u64(r, "checkpoints");
+    uint64_t n = text_read_u64(r, "checkpoints");
     if (n > MANIFEST_CHECKPOINTS_MAX)
         r->bad = true;
     if (n > 0)
@@ -372,6 +371,10 @@ manifest_decode(struct t4_slice text, struct manifest_object *m)
     text_read_bytes(&r, "put-id", m->put_id, PUT_ID_BYTES);
     m->term = text_read_u64(&r, "term");
     place_read(&r, floor_lines, &m->floor);
+    if (format >= 2)
+        place_read(&r, archive_lines, &m->archive);
+    if (format >= 3)
+        m->barrier = text_read_u64(&r, "barrier");
     if (format >= 2)
         read_checkpoints(&r, m);
     return verdict(&r, format, MANIFEST_FORMAT);

@@ -114,6 +114,7 @@ struct manifest_object {
     uint8_t put_id[PUT_ID_BYTES];
     uint64_t term;
     struct chain_floor floor, archive;
+    uint64_t barrier; /* highest slot announced for one (objectlog/take.c); 0: none */
     uint32_t n_checkpoints;          /* 0: none yet */
     struct checkpoint_object newest; /* the first of the list, inlined */
     struct checkpoint_name checkpoint[MANIFEST_CHECKPOINTS_MAX]; /* newest first */

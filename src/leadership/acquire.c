@@ -128,8 +128,10 @@ acquire_open(struct leadership *l, struct error *error)
         .incarnation = l->options.incarnation,
         .address = l->address,
         .timeout_ns = l->options.timeout_ns,
+        .window = l->options.window,
+        .arg = l,
         .degraded = on_degraded,
-        .degraded_arg = l,
+        .decided = leadership_wake,
     };
     struct objectlog *old, *chain;
     bool degraded;

@@ -593,7 +593,7 @@ join_logs(struct leadership *l, const struct joint *joint, uint64_t term,
     wal_group_free(&j.group);
     if (status != T4_OK)
         return status;
-    l->uploaded = tail.last_index;
+    upload_from(l, tail.last_index);
     /*
      * Our tail goes up before anything is acknowledged.  It may hold a reset entry, ours or one
      * that an earlier start did not get to upload: who takes over next must know of it.

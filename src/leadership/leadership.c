@@ -142,6 +142,7 @@ begin(struct leadership *l, const struct leadership_acquired *a, struct error *e
     l->object_revision = l->revision;
     l->synced = l->local_end;
     l->waiting_since_ns = l->synced > l->uploaded ? now_ns(l) : 0;
+    l->unsent_since_ns = l->waiting_since_ns;
     l->term_shown = a->term;
     mutex_unlock(&l->lock);
     metric_set(l->options.metrics, METRIC_OBJECT_INDEX, (int64_t)l->uploaded);
@@ -245,31 +246,41 @@ leadership_state(struct leadership *l)
 static void
 wake(struct leadership *l)
 {
-    if ((l->sleeping && !l->woken) || l->lingering) {
+    if (l->sleeping && !l->woken) {
         l->woken = true;
         condition_signal(&l->wake);
     }
 }
 
 void
+leadership_wake(void *arg)
+{
+    struct leadership *l = arg;
+
+    mutex_lock(&l->lock);
+    wake(l);
+    mutex_unlock(&l->lock);
+}
+
+void
 leadership_synced(struct leadership *l, uint64_t index, size_t bytes)
 {
-    uint64_t now = 0;
+    uint64_t now = now_ns(l);
     bool first;
 
     mutex_lock(&l->lock);
+    first = l->unsent_since_ns == 0;
     l->synced = index;
+    l->synced_ns = now;
     l->waiting_bytes += bytes;
-    first = l->waiting_since_ns == 0;
-    mutex_unlock(&l->lock);
-    if (first)
-        now = now_ns(l);
-    mutex_lock(&l->lock);
-    if (first && l->waiting_since_ns == 0 && l->synced > l->object_index)
+    l->unsent_bytes += bytes;
+    if (l->waiting_since_ns == 0)
         l->waiting_since_ns = now;
+    if (first)
+        l->unsent_since_ns = now;
     /* Under LOCAL the thread knows when it must look; only the first entry changes that. */
     if (l->options.rule == RULE_OBJECT || first || l->hurry_to > l->object_index ||
-        l->waiting_bytes >= 4u << 20)
+        l->unsent_bytes >= l->options.segment_bytes)
         wake(l);
     mutex_unlock(&l->lock);
 }

@@ -2,7 +2,8 @@
  * leadership.h - who leads a prefix of the object store, and how the local log and the chain
  * there become one.
  *
- * One thread per data directory, the store thread, does all of it in turn: it takes the term
+ * One thread per data directory, the store thread, does all of it in turn (only the PUTs of
+ * segments go on beside it, in threads of objectlog's): it takes the term
  * (waiting where somebody else may lead), joins the local log with the chain, and from then on
  * uploads what the log has synced, renews the leadership lease when somebody asks for it,
  * notices when another server takes over, and gives the lock back at the end.
@@ -13,7 +14,8 @@
  *
  * Invariants
  *  (1) only what is durable in the local log is uploaded, in order, without a hole
- *  (2) nothing is reported as uploaded before its segment is accepted in the chain
+ *  (2) nothing is reported as uploaded before its segment, and every one before it, is accepted
+ *      in the chain
  *  (3) after joining, the local log holds everything the chain holds, entry for entry
  *  (4) an acknowledged write is cut off the local log only when told to (discard)
  *  (5) the term is written to the directory before it is asked for: a restarted process knows
@@ -58,6 +60,8 @@ struct leadership_options {
     uint64_t incarnation;
     uint64_t lease_ms;      /* of the leadership lease under OBJECT */
     uint64_t upload_age_ns; /* LOCAL: longest time that an entry waits for its upload */
+    uint32_t window;        /* segments under way at once, 1 to WINDOW_MAX */
+    uint32_t segment_bytes; /* of entries, before compression: a segment is full */
     uint64_t timeout_ns;    /* of one request to the store */
     bool take_over_now, discard_divergent_tail, unsafe_store;
     /*

@@ -26,6 +26,15 @@
 #define PATH_MAX_BYTES 4200
 #define BUILT_IN_URL "(built-in)" /* in the memory: it moves with the directory */
 
+/* The entries of one segment. */
+struct batch {
+    uint64_t first, last;
+    uint32_t entries, raw_bytes;
+    uint64_t bytes;              /* as leadership_synced() counts them */
+    int64_t revision, compacted; /* after the last one */
+    uint64_t began_ns;
+};
+
 /* What stood in the lock before it was taken. */
 struct joint {
     bool was_ours; /* it named this directory with the last term it asked for or led */
@@ -81,24 +90,26 @@ struct leadership {
     uint64_t retry_ns;      /* taking it failed: not before this again; 0: never failed */
 
     struct mutex lock;
-    struct condition wake;          /* the store thread */
-    struct condition changed;       /* whoever waits for the state */
-    enum leadership_state state;    /* [lock] */
-    struct error why;               /* [lock] */
-    bool degraded;                  /* [lock] */
-    char degraded_why[512];         /* [lock] */
-    bool stopping, finish;          /* [lock] finish: upload, release, end */
-    bool sleeping, woken;           /* [lock] */
-    bool lingering;                 /* [lock] */
-    bool started, thread_ended;     /* [lock] */
-    struct leadership_wait *waits;  /* [lock] */
-    uint32_t n_waits;               /* [lock] */
-    uint64_t synced, waiting_bytes; /* [lock] */
-    uint64_t waiting_since_ns;      /* [lock] of the oldest entry not uploaded; 0: none */
-    uint64_t object_index;          /* [lock] */
-    int64_t object_revision;        /* [lock] */
-    uint64_t hurry_to;              /* [lock] an index whose upload somebody waits for */
-    uint64_t term_shown;            /* [lock] */
+    struct condition wake;         /* the store thread */
+    struct condition changed;      /* whoever waits for the state */
+    enum leadership_state state;   /* [lock] */
+    struct error why;              /* [lock] */
+    bool degraded;                 /* [lock] */
+    char degraded_why[512];        /* [lock] */
+    bool stopping, finish;         /* [lock] finish: upload, release, end */
+    bool sleeping, woken;          /* [lock] */
+    bool started, thread_ended;    /* [lock] */
+    struct leadership_wait *waits; /* [lock] */
+    uint32_t n_waits;              /* [lock] */
+    uint64_t synced, synced_ns;    /* [lock] last index, and since when */
+    uint64_t waiting_bytes;        /* [lock] of entries not uploaded ... */
+    uint64_t waiting_since_ns;     /* [lock] of the oldest of them; 0: none */
+    uint64_t unsent_bytes;         /* [lock] of those in no segment yet ... */
+    uint64_t unsent_since_ns;      /* [lock] */
+    uint64_t object_index;         /* [lock] */
+    int64_t object_revision;       /* [lock] */
+    uint64_t hurry_to;             /* [lock] an index whose upload somebody waits for */
+    uint64_t term_shown;           /* [lock] */
 
     struct thread thread;
     _Atomic bool leads;
@@ -114,12 +125,15 @@ struct leadership {
     uint64_t time_ms;
     uint64_t renewed_ns, polled_ns;
     uint64_t put_ns;                       /* how long the last segment's PUT took */
-    uint32_t last_entries, entries_before; /* of the last segment, the one before */
+    uint32_t last_entries, entries_before; /* of it, of the one before */
+    uint64_t answered_ns;                  /* when its clients were */
+
+    /* [store thread] segments in flight, a ring, and the log read for them */
+    uint64_t sent; /* the newest entry in one, or uploaded */
+    struct batch flights[WINDOW_MAX];
+    unsigned oldest, n_flights;
     struct buffer raw;
-    struct wal_reader *reader;
-    bool has_pending; /* an entry read and not taken: */
-    uint64_t pending_index;
-    struct buffer pending;
+    struct wal_reader *reader; /* stands behind `sent` */
 };
 
 /* memory.c */
@@ -163,8 +177,13 @@ t4_status acquire_built_in(struct leadership *l, struct leadership_acquired *out
  */
 t4_status built_in_take(struct leadership *l, struct error *error);
 
+/* leadership.c: the store thread is to look what is due; any thread. */
+void leadership_wake(void *leadership);
+
 /* upload.c */
 t4_status lead(struct leadership *l, struct error *error);
+/* The chain ends with this entry; nothing is in flight. */
+void upload_from(struct leadership *l, uint64_t uploaded);
 /* Uploads the log up to `last`; nobody is told. */
 t4_status upload_all(struct leadership *l, uint64_t last, struct error *error);
 

@@ -251,6 +251,8 @@ lead_identify(struct node *n, struct error *error)
         .incarnation = id->incarnation,
         .lease_ms = o->lease_ms,
         .upload_age_ns = o->upload_age_ns,
+        .window = o->upload_window,
+        .segment_bytes = o->upload_segment_bytes,
         .timeout_ns = o->store_timeout_ns,
         .take_over_now = o->take_over_now,
         .discard_divergent_tail = o->discard_divergent_tail,

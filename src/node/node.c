@@ -33,6 +33,8 @@ node_options_default(struct node_options *o)
         .commit_rule = RULE_OBJECT,
         .lease_ms = 6000,
         .upload_age_ns = 10 * (uint64_t)1000000000,
+        .upload_window = 2,
+        .upload_segment_bytes = 4 * MIB,
         .store_timeout_ns = 20 * (uint64_t)1000000000,
         .checkpoint_interval_ns = 900 * (uint64_t)1000000000,
         .checkpoint_bytes = 64 * (uint64_t)MIB,

@@ -48,6 +48,7 @@ struct node_options {
     enum commit_rule commit_rule; /* with a store: what makes an entry committed */
     bool take_over_now, discard_divergent_tail, unsafe_store;
     uint64_t lease_ms, upload_age_ns, store_timeout_ns;
+    uint32_t upload_window, upload_segment_bytes; /* see leadership_options */
     /* Checkpoints, as struct checkpointer_options; retention 0: two checkpoints are kept. */
     uint64_t checkpoint_interval_ns, checkpoint_bytes, history_retention_ns;
     /*

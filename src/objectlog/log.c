@@ -1,5 +1,5 @@
 /*
- * log.c - reading the chain by its rules, appending to it.
+ * log.c - reading the chain by its rules.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -11,14 +11,20 @@
 
 #define READ_AHEAD 16u /* slots */
 
-/* --- reading ----------------------------------------------------------------------------------- */
-
 t4_status
 objectlog_broken(const char *key, struct error *error, const char *what)
 {
     error_set(error, T4_E_CORRUPT, "the chain is broken at %s: %s", key, what);
     return error_hint(error, "restore the object from a version or a copy that the store "
                              "keeps; nothing behind it is used");
+}
+
+t4_status
+objectlog_led_by(const char *key, uint64_t term, struct error *error)
+{
+    return error_set(error, T4_E_PRECONDITION,
+                     "%s is of the higher term %" PRIu64 ": another server leads", key,
+                     term);
 }
 
 static t4_status
@@ -61,9 +67,7 @@ objectlog_accept(struct objectlog *c, const char *key, struct t4_slice object,
     if (s.cluster_id != c->leader.cluster_id || s.lineage != c->leader.lineage)
         return objectlog_broken(key, error, "it belongs to another cluster or lineage");
     if (c->term != 0 && s.term > c->term)
-        return error_set(error, T4_E_PRECONDITION,
-                         "%s is of the higher term %" PRIu64 ": another server leads",
-                         key, s.term);
+        return objectlog_led_by(key, s.term, error);
     if (s.term < t->term) { /* a leftover of a fenced leader: chain.pml's term rule */
         t->ignored++;
         return T4_OK;
@@ -172,11 +176,11 @@ objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
         return status;
     *tail = t;
     object_ahead_end(c->options.store);
-    c->next_slot = t.next_slot;
-    c->last_index = t.last_index;
-    memcpy(c->hash, t.hash, HASH_BYTES);
+    c->place = (struct chain_floor){.next_slot = t.next_slot, .last_index = t.last_index};
+    memcpy(c->place.hash, t.hash, HASH_BYTES);
+    c->end = c->place;
     c->seen_term = t.term;
-    c->positioned = c->term != 0;
+    c->positioned = c->term != 0 && c->n_flights == 0;
     return T4_OK;
 }
 
@@ -189,89 +193,6 @@ objectlog_begin_at(struct objectlog *c, const struct chain_floor *place)
 void
 objectlog_place(const struct objectlog *c, struct chain_floor *place)
 {
-    *place = (struct chain_floor){.next_slot = c->next_slot,
-                                  .term = c->term > c->seen_term ? c->term : c->seen_term,
-                                  .last_index = c->last_index};
-    memcpy(place->hash, c->hash, HASH_BYTES);
-}
-
-/* --- appending ------------------------------------------------------------------------------------ */
-
-/*
- * Puts the same bytes into the next slot that no lower term holds.  (chain.pml, put_segment: a 412 by a
- * lower term moves the segment to the next slot.)
- */
-static t4_status
-put_segment(struct objectlog *c, const struct buffer *body, uint8_t *put_id,
-            struct error *error)
-{
-    for (;;) {
-        char key[SLOT_KEY_BYTES];
-        struct segment there;
-        t4_status status;
-
-        slot_key(key, c->next_slot);
-        status = objectlog_put(c, key, buffer_slice(body), NULL, objectlog_is_my_segment,
-                               put_id, SETTLE, &c->object, NULL, error);
-        if (status == T4_OK) {
-            c->next_slot++;
-            return T4_OK;
-        }
-        if (status != T4_E_PRECONDITION)
-            return status;
-        status = segment_decode(buffer_slice(&c->object), &there);
-        if (status != T4_OK)
-            return objectlog_damaged(key, status, error);
-        if (there.term > c->term)
-            return error_set(error, T4_E_PRECONDITION,
-                             "%s is of the higher term %" PRIu64 ": another server leads",
-                             key, there.term);
-        if (there.term == c->term && there.fence &&
-            there.writer == c->options.incarnation) { /* our barrier: see put_fence() */
-            c->next_slot++;
-            continue;
-        }
-        if (there.term == c->term)
-            return objectlog_broken(key, error, "another server writes with our term");
-        c->next_slot++;
-    }
-}
-
-t4_status
-objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t committed,
-                 struct t4_slice raw, struct error *error)
-{
-    struct segment s = {.cluster_id = c->leader.cluster_id,
-                        .lineage = c->leader.lineage,
-                        .generation = c->manifest.generation,
-                        .term = c->term,
-                        .writer = c->options.incarnation,
-                        .rule = c->leader.rule,
-                        .first_index = first,
-                        .last_index = last,
-                        .committed = committed,
-                        .raw_bytes = (uint32_t)raw.len};
-    t4_status status;
-
-    if (!c->positioned || first != c->last_index + 1 || last < first ||
-        raw.len > SEGMENT_RAW_MAX)
-        return error_set(error, T4_E_INVALID,
-                         "entries %" PRIu64 " to %" PRIu64
-                         " (%zu bytes) cannot follow entry %" PRIu64 " of the chain",
-                         first, last, raw.len, c->last_index);
-    memcpy(s.previous, c->hash, HASH_BYTES);
-    objectlog_new_put_id(c, s.put_id);
-    buffer_clear(&c->raw);
-    compress_append(&c->raw, raw);
-    s.payload = buffer_slice(&c->raw);
-    buffer_clear(&c->scratch);
-    segment_encode(&c->scratch, &s);
-    status = put_segment(c, &c->scratch, s.put_id, error);
-    if (status != T4_OK) {
-        c->positioned = false; /* deposed, broken, or stopped with the outcome open */
-        return status;
-    }
-    sha256(buffer_slice(&c->scratch), c->hash);
-    c->last_index = last;
-    return T4_OK;
+    *place = c->place;
+    place->term = c->term > c->seen_term ? c->term : c->seen_term;
 }

@@ -8,17 +8,23 @@
  * implements.
  *
  * Threads: one thread at a time per struct objectlog (the opener, then the uploader);
- * objectlog_state() and objectlog_stop() from any.
+ * objectlog_stop() and objectlog_append_is_decided() from any.  Segments in flight are put by
+ * up to options.window threads of its own, "t4-chain", started when they are first needed and
+ * ended by objectlog_close(); they call env, the store, and the callbacks that say so.
  *
  * Invariants
  *  (1) an ambiguous answer is never guessed: the same bytes are sent again until the store
  *      says stored, or the condition is lost and a readable object's put id decides (I7)
  *  (2) a slot has two outcomes for a leader: stored, or deposed; everything else is retried
- *  (3) segments go to slots in order, one in flight; a slot that a lower term filled is
- *      passed over, the segment goes to the next one
+ *  (3) segments go to slots in order; a slot that a lower term filled is passed over, the
+ *      segment goes to the next one
  *  (4) nothing behind a missing slot is used; a missing slot is the tail only if a manifest
  *      read after the miss has its floor at or below it
  *  (5) the manifest is read again after the fence: it must still carry our term
+ *  (6) a segment is sent beside an earlier one only if that one cannot be moved any more: it is
+ *      in a slot that no object of a lower term can get into (chain.pml: `settled`), since the
+ *      later one carries its hash
+ *  (7) segments are reported as stored in the order of their slots, none behind one that is not
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -40,9 +46,12 @@ struct objectlog_options {
     uint64_t timeout_ns;        /* of one request */
     uint64_t first_pause_ns;    /* before the second try, then doubled; 0: 50 ms */
     bool accept_moved;          /* opens a store that is marked as moving or moved, too */
-    /* Called at each failure, with the reason, and when the store answers again (NULL). */
+    uint32_t window;            /* segments in flight at most, up to WINDOW_MAX; 0: 1 */
+    void *arg;                  /* of the callbacks; both come on any thread: */
+    /* At each failure, with the reason, and when the store answers again (NULL). */
     void (*degraded)(void *arg, const char *why);
-    void *degraded_arg;
+    /* The oldest segment in flight was decided just now; may be NULL.  No lock is held. */
+    void (*decided)(void *arg);
 };
 
 /* What stands in the store. */
@@ -60,6 +69,7 @@ enum objectlog_found {
  */
 t4_status objectlog_open(const struct objectlog_options *options, struct objectlog **out,
                          enum objectlog_found *found, struct error *error);
+/* Waits for requests that are under way (timeout_ns at most; object_cancel() ends them). */
 void objectlog_close(struct objectlog *c);
 /* As they were last read or written. */
 const struct lock_object *objectlog_lock(const struct objectlog *c);
@@ -100,7 +110,7 @@ struct objectlog_tail {
  * the archives are read.
  */
 void objectlog_begin_at(struct objectlog *c, const struct chain_floor *place);
-/* Where the chain ends after objectlog_read() and each objectlog_append(). */
+/* Where the chain ends after objectlog_read() and each objectlog_append_wait(). */
 void objectlog_place(const struct objectlog *c, struct chain_floor *place);
 /* Reads the lock again: has anybody taken it?  NOTFOUND: it is gone (nobody may do that). */
 t4_status objectlog_look_at_lock(struct objectlog *c, struct error *error);
@@ -112,14 +122,24 @@ t4_status objectlog_look_at_lock(struct objectlog *c, struct error *error);
 t4_status objectlog_read(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                          struct objectlog_tail *tail, struct error *error);
 
+/* May another segment be sent now?  Always, if none is in flight. */
+bool objectlog_append_fits(struct objectlog *c);
 /*
- * Appends a segment of entries: `raw` as segment_entry_append() made it, indexes first to
- * last, first = the tail's last index + 1.  Blocks until it is stored, or: PRECONDITION - a
- * higher term is there, this leader is deposed and must not acknowledge anything more;
- * CANCELLED - objectlog_stop().
+ * Sends a segment of entries that fits: `raw` as segment_entry_append() made it (copied),
+ * indexes first to last, first = the last index sent or read + 1.
  */
-t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last,
-                           uint64_t committed, struct t4_slice raw, struct error *error);
+t4_status objectlog_append_begin(struct objectlog *c, uint64_t first, uint64_t last,
+                                 uint64_t committed, struct t4_slice raw,
+                                 struct error *error);
+/* Will objectlog_append_wait() return at once? */
+bool objectlog_append_is_decided(struct objectlog *c);
+/*
+ * Waits until the oldest segment in flight is stored, and gives its last index; INVALID: there
+ * is none.  Or: PRECONDITION - a higher term is there, this leader is deposed and must not
+ * acknowledge anything more; CANCELLED - objectlog_stop().  After any of these what is still in
+ * flight is given up (it may yet be stored), and nothing can be appended any more.
+ */
+t4_status objectlog_append_wait(struct objectlog *c, uint64_t *last, struct error *error);
 
 /*
  * The manifest, read again; and its CAS by the leader of `term`, *next being what was read with

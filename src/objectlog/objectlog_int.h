@@ -4,8 +4,12 @@
  * store.c   one request with its retries; the two conditional writes with their outcomes
  * open.c    what stands in the store, bootstrap
  * take.c    take-over; changes of the lock by its holder
- * log.c     reading the chain, appending to it
+ * log.c     reading the chain
+ * append.c  appending to it, several segments in flight
  * archive.c reading and making archives
+ *
+ * Locks: objectlog.lock is a leaf; note_lock is held in the callback `degraded`, and nothing
+ * else is locked in here under it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -25,12 +29,29 @@ struct tag {
     char bytes[T4_TAG_MAX];
 };
 
+/* A segment on its way into a slot. */
+struct flight {
+    struct objectlog *chain;
+    struct thread thread; /* puts what is in this place, one after the other */
+    bool has_thread;
+    bool is_queued;  /* [lock] the thread has it to do, or does it */
+    bool is_decided; /* [lock] status, error */
+    uint64_t slot;   /* [lock] */
+    uint64_t last;   /* index */
+    uint8_t put_id[PUT_ID_BYTES], hash[HASH_BYTES];
+    struct buffer body, there; /* there: what stands in a slot instead */
+    t4_status status;
+    struct error error;
+};
+
 struct objectlog {
     struct objectlog_options options;
     struct mutex lock;
-    struct condition wake;
-    bool stop; /* [lock] */
-    bool is_degraded;
+    struct condition wake; /* of pauses */
+    bool stop;             /* [lock] */
+    struct mutex note_lock;
+    bool is_degraded;  /* [note_lock] */
+    unsigned repeated; /* [note_lock] requests that failed and are being repeated */
     struct buffer scratch, object, raw;
 
     struct lock_object leader;
@@ -46,10 +67,16 @@ struct objectlog {
     uint64_t seen_term;       /* highest in the chain as it was read */
     uint64_t term;            /* ours; 0: not taken over */
     uint64_t fence_slot;
-    bool positioned;   /* objectlog_read() has brought the tail to the fence */
     uint64_t ahead_to; /* slots below it were asked for ahead */
-    uint64_t next_slot, last_index;
-    uint8_t hash[HASH_BYTES];
+    uint64_t
+        settled;     /* no object of a lower term can get into this slot or a later one */
+    bool positioned; /* objectlog_read() has brought the tail to the fence */
+    struct chain_floor place; /* what was accepted ends here */
+    struct chain_floor end;   /* with what is in flight; next_slot: [lock] */
+
+    struct flight flights[WINDOW_MAX];
+    unsigned oldest, n_flights;      /* [lock] a ring */
+    struct condition work, decision; /* a flight is queued; decided */
 };
 
 /*
@@ -86,11 +113,9 @@ void objectlog_new_put_id(struct objectlog *c, uint8_t id[PUT_ID_BYTES]);
 t4_status objectlog_refuse_marked(struct objectlog *c, struct error *error);
 t4_status objectlog_read_lock(struct objectlog *c, struct error *error);
 t4_status objectlog_read_manifest(struct objectlog *c, struct error *error);
-/* CAS of the lock or manifest to `next`; on success it becomes the current one. */
+/* CAS of the lock to `next`; on success it becomes the current one. */
 t4_status objectlog_swap_lock(struct objectlog *c, const struct lock_object *next,
                               enum persistence how, struct error *error);
-t4_status objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
-                                  struct error *error);
 /*
  * One object of the chain against what was accepted before it (*t): an accepted segment's entries
  * go to fn, what is to be passed over is counted.  CORRUPT, or PRECONDITION (a higher term).
@@ -101,7 +126,10 @@ t4_status objectlog_accept(struct objectlog *c, const char *key, struct t4_slice
 /* Reads archives from t->next_slot to the manifest's floor at least. */
 t4_status objectlog_read_archives(struct objectlog *c, objectlog_entry_fn *fn, void *arg,
                                   struct objectlog_tail *t, struct error *error);
-t4_status objectlog_broken(const char *key, struct error *error, const char *what);
 t4_status objectlog_damaged(const char *key, t4_status status, struct error *error);
+t4_status objectlog_broken(const char *key, struct error *error, const char *what);
+t4_status objectlog_led_by(const char *key, uint64_t term, struct error *error);
+/* append.c: ends the threads.  Waits for the requests that they have under way. */
+void objectlog_end_flights(struct objectlog *c);
 
 #endif

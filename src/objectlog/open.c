@@ -193,7 +193,10 @@ objectlog_open(const struct objectlog_options *options, struct objectlog **out,
     *out = NULL;
     c->options = *options;
     mutex_init(&c->lock);
+    mutex_init(&c->note_lock);
     condition_init(&c->wake);
+    condition_init(&c->work);
+    condition_init(&c->decision);
     status = look(c, found, error);
     if (status != T4_OK) {
         objectlog_close(c);
@@ -208,10 +211,14 @@ objectlog_close(struct objectlog *c)
 {
     if (c == NULL)
         return;
+    objectlog_end_flights(c);
     buffer_free(&c->scratch);
     buffer_free(&c->object);
     buffer_free(&c->raw);
+    condition_destroy(&c->decision);
+    condition_destroy(&c->work);
     condition_destroy(&c->wake);
+    mutex_destroy(&c->note_lock);
     mutex_destroy(&c->lock);
     mem_free(c);
 }

@@ -26,14 +26,41 @@ is_certain(t4_status status)
     return status != T4_E_UNKNOWN && status != T4_E_IO;
 }
 
+/*
+ * The store is degraded from a request's first failure until one is answered while none is
+ * being repeated.  note_lock is held in the callback: what it is told last is what is so.
+ */
 static void
-note(struct objectlog *c, const struct error *error)
+note_failure(struct objectlog *c, unsigned tries, const struct error *error)
 {
-    const char *why = error != NULL ? error->message : NULL;
+    mutex_lock(&c->note_lock);
+    c->repeated += tries == 1;
+    if (c->options.degraded != NULL)
+        c->options.degraded(c->options.arg, error->message);
+    c->is_degraded = true;
+    mutex_unlock(&c->note_lock);
+}
 
-    if (c->options.degraded != NULL && (why != NULL || c->is_degraded))
-        c->options.degraded(c->options.degraded_arg, why);
-    c->is_degraded = why != NULL;
+/*
+ * A request has ended, after so many tries.  One that was answered after failures ends the pauses
+ * of the others: after an outage a segment is not to wait seconds longer than the lease.
+ */
+static void
+note_end(struct objectlog *c, unsigned tries, bool answered)
+{
+    mutex_lock(&c->note_lock);
+    c->repeated -= tries > 1;
+    if (answered && c->is_degraded && c->repeated == 0) {
+        if (c->options.degraded != NULL)
+            c->options.degraded(c->options.arg, NULL);
+        c->is_degraded = false;
+    }
+    mutex_unlock(&c->note_lock);
+    if (answered && tries > 1) {
+        mutex_lock(&c->lock);
+        condition_broadcast(&c->wake);
+        mutex_unlock(&c->lock);
+    }
 }
 
 /* Waits before try number `tries`; CANCELLED: told to stop. */
@@ -69,7 +96,7 @@ static t4_status
 after_failure(struct objectlog *c, enum persistence how, t4_status status, bool open,
               unsigned tries, struct error *error)
 {
-    note(c, error);
+    note_failure(c, tries, error);
     if (how == TRY && !open && is_certain(status) &&
         (tries >= TRIES || status == T4_E_INVALID || status == T4_E_DENIED))
         return status;
@@ -98,21 +125,22 @@ objectlog_get(struct objectlog *c, const char *key, size_t limit, struct buffer 
                             c->options.timeout_ns, out, &info, error);
         if (status == T4_OK || status == T4_E_NOTFOUND || status == T4_E_CORRUPT) {
             keep_tag(tag, &info);
-            if (status != T4_E_CORRUPT)
-                note(c, NULL);
+            note_end(c, tries, status != T4_E_CORRUPT);
             return status;
         }
         next = after_failure(c, how, status, false, tries, error);
-        if (next != T4_OK)
+        if (next != T4_OK) {
+            note_end(c, tries + 1, false);
             return next;
+        }
     }
 }
 
-t4_status
-objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
-              const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
-              void *arg, enum persistence how, struct buffer *current,
-              struct tag *new_tag, struct error *error)
+static t4_status
+put_until_decided(struct objectlog *c, const char *key, struct t4_slice body,
+                  const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
+                  void *arg, enum persistence how, struct buffer *current,
+                  struct tag *new_tag, unsigned *tries, struct error *error)
 {
     struct t4_put put = {
         .size = sizeof put,
@@ -124,7 +152,7 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
     unsigned gone = 0;
     bool open = false; /* some try may have had, or may yet have, its effect */
 
-    for (unsigned tries = 1;; tries++) {
+    for (*tries = 1;; ++*tries) {
         struct t4_object_info info = {.size = sizeof info};
         t4_status status = object_put(c->options.store, &put, c->options.timeout_ns,
                                       &info, error),
@@ -132,7 +160,6 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
 
         if (status == T4_OK) {
             keep_tag(new_tag, &info);
-            note(c, NULL);
             return T4_OK;
         }
         if (status == T4_E_PRECONDITION) {
@@ -156,10 +183,26 @@ objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
                       "%s: the condition is lost, but there is no object", key);
         }
         open |= !is_certain(status) || status == T4_E_NOTFOUND;
-        next = after_failure(c, how, status, open, tries, error);
-        if (next != T4_OK)
+        next = after_failure(c, how, status, open, *tries, error);
+        if (next != T4_OK) {
+            ++*tries;
             return next;
+        }
     }
+}
+
+t4_status
+objectlog_put(struct objectlog *c, const char *key, struct t4_slice body,
+              const struct tag *tag, bool (*mine)(struct t4_slice object, void *arg),
+              void *arg, enum persistence how, struct buffer *current,
+              struct tag *new_tag, struct error *error)
+{
+    unsigned tries;
+    t4_status status = put_until_decided(c, key, body, tag, mine, arg, how, current,
+                                         new_tag, &tries, error);
+
+    note_end(c, tries, status == T4_OK || status == T4_E_PRECONDITION);
+    return status;
 }
 
 t4_status
@@ -172,12 +215,14 @@ objectlog_list(struct objectlog *c, const char *prefix, const char *after, uint3
                                  max, c->options.timeout_ns, fn, arg, error);
 
         if (status == T4_OK) {
-            note(c, NULL);
+            note_end(c, tries, true);
             return T4_OK;
         }
         next = after_failure(c, TRY, status, false, tries, error);
-        if (next != T4_OK)
+        if (next != T4_OK) {
+            note_end(c, tries + 1, false);
             return next;
+        }
     }
 }
 
@@ -267,14 +312,16 @@ objectlog_remove(struct objectlog *c, const struct t4_slice *keys, size_t n,
                                                c->options.timeout_ns, error);
 
         if (status == T4_OK) {
-            note(c, NULL);
+            note_end(c, tries, true);
             return T4_OK;
         }
         /* Done or not, each of these may be removed again: nothing is left open. */
         next = after_failure(c, TRY, status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : status,
                              false, tries, error);
-        if (next != T4_OK)
+        if (next != T4_OK) {
+            note_end(c, tries + 1, false);
             return next;
+        }
     }
 }
 
@@ -319,5 +366,6 @@ objectlog_stop(struct objectlog *c)
     mutex_lock(&c->lock);
     c->stop = true;
     condition_broadcast(&c->wake);
+    condition_broadcast(&c->work);
     mutex_unlock(&c->lock);
 }

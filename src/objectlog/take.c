@@ -3,7 +3,9 @@
  *
  * Take-over, step by step (contrib/models/chain.pml has the same names):
  *   1 CAS the next term into leader-lock
- *   2 CAS the term into manifest/latest: from now on no older leader can write a manifest
+ *   2 list the slots, and CAS the term into manifest/latest: from now on no older leader can
+ *     write a manifest, and whoever is newer swaps it after this: what was listed as filled was
+ *     filled before a newer leader's fence was (chain.pml: LISTLATE)
  *   3 from the floor of *that* version on, put a fence into the first free slot, passing over
  *     slots that lower terms hold; a higher term in any of them ends it.  Under load a second
  *     fence, some slots ahead, stops the older leader first (put_fence)
@@ -57,9 +59,9 @@ objectlog_swap_lock(struct objectlog *c, const struct lock_object *next,
     return status;
 }
 
-t4_status
-objectlog_swap_manifest(struct objectlog *c, const struct manifest_object *next,
-                        struct error *error)
+static t4_status
+swap_manifest(struct objectlog *c, const struct manifest_object *next,
+              struct error *error)
 {
     struct manifest_object m = *next;
     t4_status status;
@@ -101,26 +103,6 @@ take_lock(struct objectlog *c, uint64_t least, struct error *error)
     return objectlog_swap_lock(c, &next, TRY, error);
 }
 
-static t4_status
-freeze_manifest(struct objectlog *c, struct error *error)
-{
-    /* As it was read when the store was opened; the swap notices if it has changed since. */
-    t4_status status = c->has_manifest ? T4_OK : objectlog_read_manifest(c, error);
-
-    while (status == T4_OK) {
-        struct manifest_object next = c->manifest;
-
-        if (next.term > c->term)
-            return deposed(c, next.term, error);
-        next.term = c->term;
-        status = objectlog_swap_manifest(c, &next, error);
-        if (status != T4_E_PRECONDITION)
-            return status;
-        status = T4_OK; /* an older leader was faster: its version is the base now */
-    }
-    return status;
-}
-
 struct first_free {
     uint64_t slot; /* lowest that was not listed so far */
 };
@@ -137,7 +119,7 @@ pass_listed(void *arg, struct t4_slice key, const struct t4_object_info *info)
     return T4_OK;
 }
 
-/* A hint only: whether a slot is free is decided by the create-only put. */
+/* The first slot from `floor` on that is not there, or was not a moment ago. */
 static t4_status
 find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error *error)
 {
@@ -153,6 +135,30 @@ find_free_slot(struct objectlog *c, uint64_t floor, uint64_t *slot, struct error
         status = objectlog_list(c, "wal/", after, 1000, pass_listed, &f, error);
     } while (status == T4_OK && f.slot - before >= 1000);
     *slot = f.slot;
+    return status;
+}
+
+/* *slot: where the fence is to go, if nobody is faster. */
+static t4_status
+freeze_manifest(struct objectlog *c, uint64_t *slot, struct error *error)
+{
+    /* As it was read when the store was opened; the swap notices if it has changed since. */
+    t4_status status = c->has_manifest ? T4_OK : objectlog_read_manifest(c, error);
+
+    while (status == T4_OK) {
+        struct manifest_object next = c->manifest;
+
+        if (next.term > c->term)
+            return deposed(c, next.term, error);
+        status = find_free_slot(c, next.floor.next_slot, slot, error);
+        if (status != T4_OK)
+            return status;
+        next.term = c->term;
+        status = swap_manifest(c, &next, error);
+        if (status != T4_E_PRECONDITION)
+            return status;
+        status = T4_OK; /* an older leader was faster: its version is the base now */
+    }
     return status;
 }
 
@@ -182,6 +188,30 @@ put_fence_at(struct objectlog *c, struct segment *fence, uint64_t slot, uint64_t
     if (there.term == c->term && there.fence && there.writer == c->options.incarnation)
         return T4_OK; /* the barrier */
     return T4_E_PRECONDITION;
+}
+
+/*
+ * A fence `ahead` slots above the first free one, which is announced in the manifest first: a
+ * newer leader's swap of it comes after ours, so it knows the slots that our fence may yet get
+ * into (chain.pml: SILENT).  *slot: the search goes on here, since what was listed below was
+ * there before any newer leader's fence.  PRECONDITION without *higher: it was filled already.
+ */
+static t4_status
+put_barrier(struct objectlog *c, struct segment *fence, uint64_t *slot, uint64_t ahead,
+            uint64_t *higher, struct error *error)
+{
+    struct manifest_object next = c->manifest;
+    t4_status status = find_free_slot(c, *slot, slot, error);
+
+    if (status != T4_OK)
+        return status;
+    next.barrier = *slot + ahead > next.barrier ? *slot + ahead : next.barrier;
+    status = swap_manifest(c, &next, error);
+    if (status ==
+        T4_E_PRECONDITION) /* only a newer leader changes what carries our term */
+        *higher = c->manifest.term;
+    return status == T4_OK ? put_fence_at(c, fence, *slot + ahead, higher, error)
+                           : status;
 }
 
 /*
@@ -215,14 +245,29 @@ put_fence(struct objectlog *c, uint64_t slot, struct error *error)
             return deposed(c, higher, error);
         if (barrier || ++lost < BARRIER_AFTER)
             continue;
-        status = put_fence_at(c, &fence, slot + ahead, &higher, error);
+        status = put_barrier(c, &fence, &slot, ahead, &higher, error);
         barrier = status == T4_OK;
         ahead *= 4; /* too near: it was there already */
+        slot--;     /* the first that was free a moment ago is the next one to try */
         if (higher != 0)
             return deposed(c, higher, error);
         if (status != T4_OK && status != T4_E_PRECONDITION)
             return status;
     }
+}
+
+/*
+ * The first slot that no object of a lower term can get into.  An older leader stops at our fence,
+ * so what it has in flight lies less than its window above it (ATONCE, SHORT).  An older
+ * candidate's fence lies below ours by what it listed before it swapped the manifest (LISTLATE),
+ * its barrier where it announced it, and so does our own.
+ */
+static uint64_t
+settled_from(const struct objectlog *c)
+{
+    uint64_t slot = c->fence_slot + c->cluster.window_max;
+
+    return c->manifest.barrier >= slot ? c->manifest.barrier + 1 : slot;
 }
 
 static t4_status
@@ -247,9 +292,7 @@ objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
     if (status == T4_OK)
         status = take_lock(c, *term, error);
     if (status == T4_OK)
-        status = freeze_manifest(c, error);
-    if (status == T4_OK)
-        status = find_free_slot(c, c->manifest.floor.next_slot, &slot, error);
+        status = freeze_manifest(c, &slot, error);
     if (status == T4_OK)
         status = put_fence(c, slot, error);
     if (status == T4_OK)
@@ -258,6 +301,7 @@ objectlog_take_over(struct objectlog *c, uint64_t *term, struct error *error)
         c->term = 0;
         return status;
     }
+    c->settled = settled_from(c);
     *term = c->term;
     return T4_OK;
 }
@@ -280,7 +324,7 @@ objectlog_write_manifest(struct objectlog *c, uint64_t term,
     t4_status status = T4_E_PRECONDITION;
 
     if (c->manifest.term == term)
-        status = objectlog_swap_manifest(c, next, error);
+        status = swap_manifest(c, next, error);
     if (status == T4_E_PRECONDITION)
         error_set(error, T4_E_PRECONDITION,
                   "the manifest of %s is of term %" PRIu64 ", not of ours (%" PRIu64

@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include "fmt/objects.h"
 #include "server/options.h"
 
 #include <stddef.h>
@@ -60,6 +61,15 @@ const struct option_row option_table[] = {
      "10s", NS_PER_S / 100, 3600 * NS_PER_S, NULL,
      "With --wal-sync-upload=false, or the built-in store: longest time that a write "
      "waits for its upload."},
+    {"upload-window", OPTION_INT, GROUP_STORE, AT(upload_window), "N", "2", 1, WINDOW_MAX,
+     NULL,
+     "Segments of the log on their way into the store at once. More: writes wait less "
+     "for "
+     "each other's uploads; fewer: fewer requests to pay."},
+    {"upload-segment-size", OPTION_SIZE, GROUP_STORE, AT(upload_segment_bytes), "SIZE",
+     "4MiB", 64 << 10, 8 << 20, NULL,
+     "Entries that a segment in the store holds, before compression, when more of them "
+     "wait than go into one."},
     {"checkpoint-interval", OPTION_DURATION, GROUP_STORE, AT(checkpoint_interval_ns),
      "DURATION", "15m", NS_PER_S / 10, 86400 * NS_PER_S, NULL,
      "Longest time that a write waits until a checkpoint in the store holds it; none is "

@@ -82,6 +82,7 @@ struct run_options {
     char *s3_access_key_id, *s3_secret_access_key, *s3_session_token, *s3_ca_bundle;
     char *gcs_credentials_file, *gcs_endpoint;
     int64_t wal_sync_upload, upload_max_age_ns, leadership_lease_ns, store_timeout_ns;
+    int64_t upload_window, upload_segment_bytes;
     int64_t checkpoint_interval_ns, checkpoint_bytes;
     int64_t history_retention_ns;
     int64_t wal_keep_bytes;

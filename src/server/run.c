@@ -327,6 +327,8 @@ open_node(struct server *s, struct error *error)
     options.unsafe_store = o->object_store_unsafe != 0;
     options.lease_ms = (uint64_t)o->leadership_lease_ns / (NS_PER_S / 1000);
     options.upload_age_ns = (uint64_t)o->upload_max_age_ns;
+    options.upload_window = (uint32_t)o->upload_window;
+    options.upload_segment_bytes = (uint32_t)o->upload_segment_bytes;
     options.store_timeout_ns = (uint64_t)o->store_timeout_ns;
     options.checkpoint_interval_ns = (uint64_t)o->checkpoint_interval_ns;
     options.checkpoint_bytes = (uint64_t)o->checkpoint_bytes;
