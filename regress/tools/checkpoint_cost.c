@@ -133,7 +133,7 @@ upload(struct leader *l, struct load *load, uint64_t interval)
 {
     struct buffer raw = {0}, packed = {0};
     struct error error = {0};
-    uint64_t bytes = 0, first = load->index + 1, last;
+    uint64_t bytes = 0, first = load->index + 1;
     bool more = true;
 
     while (more) {
@@ -144,9 +144,8 @@ upload(struct leader *l, struct load *load, uint64_t interval)
         segment_entry_append(&raw, buffer_slice(&load->entry));
         if (raw.len < 4u << 20 && more)
             continue;
-        if (objectlog_append_begin(l->chain, first, load->index, load->index,
-                                   buffer_slice(&raw), &error) != T4_OK ||
-            objectlog_append_wait(l->chain, &last, &error) != T4_OK)
+        if (objectlog_append(l->chain, first, load->index, load->index,
+                             buffer_slice(&raw), &error) != T4_OK)
             fail(&error);
         compress_append(&packed, buffer_slice(&raw));
         l->log_bytes += packed.len;

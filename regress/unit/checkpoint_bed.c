@@ -326,15 +326,6 @@ lead_take(struct lead *l, struct error *error)
 }
 
 t4_status
-lead_append(struct lead *l, uint64_t first, uint64_t last, struct t4_slice raw,
-            struct error *error)
-{
-    t4_status status = objectlog_append_begin(l->chain, first, last, last, raw, error);
-
-    return status == T4_OK ? objectlog_append_wait(l->chain, &last, error) : status;
-}
-
-t4_status
 lead_upload(struct lead *l, uint64_t last, struct error *error)
 {
     struct checkpoint_mark mark;
@@ -343,7 +334,8 @@ lead_upload(struct lead *l, uint64_t last, struct error *error)
 
     for (uint64_t i = l->uploaded; i < last; i++)
         segment_entry_append(&raw, buffer_slice(&l->model->entry[i]));
-    status = lead_append(l, l->uploaded + 1, last, buffer_slice(&raw), error);
+    status = objectlog_append(l->chain, l->uploaded + 1, last, last, buffer_slice(&raw),
+                              error);
     if (status == T4_OK) {
         l->uploaded = last;
         mark = mark_of(l, raw.len);

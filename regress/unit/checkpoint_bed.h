@@ -62,9 +62,6 @@ void lead_init(struct lead *l, const char *name, const char *seed,
                struct log_model *model, uint64_t incarnation);
 /* Takes the term and makes a checkpointer (unless PRECONDITION and others). */
 t4_status lead_take(struct lead *l, struct error *error);
-/* One segment into the chain; nothing else is told of it. */
-t4_status lead_append(struct lead *l, uint64_t first, uint64_t last, struct t4_slice raw,
-                      struct error *error);
 /* Uploads the model's entries up to `last` as one segment, and gives the mark. */
 t4_status lead_upload(struct lead *l, uint64_t last, struct error *error);
 /* One piece of work. */

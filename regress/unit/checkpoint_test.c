@@ -903,7 +903,7 @@ test_the_thread(void **unused)
     log_model_put(&model, "k", "v");
     segment_entry_append(&raw, buffer_slice(&model.entry[model.n - 1]));
     assert_int_equal(
-        lead_append(&l, model.n, model.n, buffer_slice(&raw), &error),
+        objectlog_append(l.chain, model.n, model.n, model.n, buffer_slice(&raw), &error),
         T4_OK);
     l.uploaded = model.n;
     mark = (struct checkpoint_mark){.index = model.n, .bytes = raw.len};

@@ -254,3 +254,12 @@ objectlog_append_wait(struct objectlog *c, uint64_t *last, struct error *error)
     }
     return status;
 }
+
+t4_status
+objectlog_append(struct objectlog *c, uint64_t first, uint64_t last, uint64_t committed,
+                 struct t4_slice raw, struct error *error)
+{
+    t4_status status = objectlog_append_begin(c, first, last, committed, raw, error);
+
+    return status == T4_OK ? objectlog_append_wait(c, &last, error) : status;
+}

@@ -140,6 +140,9 @@ bool objectlog_append_is_decided(struct objectlog *c);
  * flight is given up (it may yet be stored), and nothing can be appended any more.
  */
 t4_status objectlog_append_wait(struct objectlog *c, uint64_t *last, struct error *error);
+/* Both, for who has nothing in flight and wants one segment stored. */
+t4_status objectlog_append(struct objectlog *c, uint64_t first, uint64_t last,
+                           uint64_t committed, struct t4_slice raw, struct error *error);
 
 /*
  * The manifest, read again; and its CAS by the leader of `term`, *next being what was read with
