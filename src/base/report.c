@@ -16,8 +16,8 @@ add(struct buffer *b, const char *text)
     buffer_append(b, text, strlen(text));
 }
 
-static void
-json_string(struct buffer *b, const char *text)
+void
+report_json_string(struct buffer *b, const char *text)
 {
     add(b, "\"");
     for (; *text != '\0'; text++) {
@@ -39,7 +39,7 @@ static void
 key_of(struct report *r, const char *key)
 {
     add(&r->json, r->json.len == 0 ? "{" : ",");
-    json_string(&r->json, key);
+    report_json_string(&r->json, key);
     add(&r->json, ":");
 }
 
@@ -61,7 +61,7 @@ void
 report_text(struct report *r, const char *key, const char *label, const char *value)
 {
     key_of(r, key);
-    json_string(&r->json, value);
+    report_json_string(&r->json, value);
     line(r, label, value);
 }
 
@@ -71,6 +71,13 @@ bare(struct report *r, const char *key, const char *label, const char *value)
     key_of(r, key);
     add(&r->json, value);
     line(r, label, value);
+}
+
+void
+report_json(struct report *r, const char *key, struct t4_slice value)
+{
+    key_of(r, key);
+    buffer_append_slice(&r->json, value);
 }
 
 void

@@ -22,6 +22,10 @@ void report_u64(struct report *r, const char *key, const char *label, uint64_t v
 void report_i64(struct report *r, const char *key, const char *label, int64_t value);
 void report_hex(struct report *r, const char *key, const char *label, uint64_t value);
 void report_bool(struct report *r, const char *key, const char *label, bool value);
+/* JSON only: a value that is JSON already. */
+void report_json(struct report *r, const char *key, struct t4_slice value);
+/* The same escaping for who makes such a value. */
+void report_json_string(struct buffer *out, const char *text);
 /* A line only: a heading or a sentence. */
 void report_line(struct report *r, const char *text);
 /* Closes the JSON object, with a line break.  Nothing may be added any more. */
