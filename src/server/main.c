@@ -19,6 +19,7 @@
 #include "server/run.h"
 #include "server/status_command.h"
 #include "server/store_command.h"
+#include "server/verify_command.h"
 #include "server/wal_command.h"
 
 extern char **environ;
@@ -32,6 +33,8 @@ static const struct {
     {"run", "serve one data directory to etcd clients", server_run, run_options_help},
     {"status", "what an object store holds, or a server says of itself", status_command,
      status_command_help},
+    {"verify", "prove that what an object store holds is whole", verify_command,
+     verify_command_help},
     {"wal", "show what the log in a data directory holds (t4 wal export)", wal_command,
      wal_command_help},
     {"store", "move an object store to another place (t4 store move)", store_command,
