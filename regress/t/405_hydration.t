@@ -226,6 +226,41 @@ def killed():
             instance.stop()
 
 
+def held_while_checkpoints_come_and_go():
+    """Checkpoints go on while the engine is filled from an older one, with next to no history kept."""
+    content = Content(5)
+    with DirStore() as store:
+        with server(store, *NEVER) as instance:
+            instance.start()
+            client = client_of(instance)
+            content.write(client, [key_of(n) for n in range(KEYS)])
+            client.close()
+            instance.stop()
+            instance.options = [o for o in instance.options if o not in NEVER] + OFTEN
+            instance.start()
+            client = client_of(instance)
+            content.write(client, [b"last"])
+            checkpointed(instance, content.keys[b"last"][1])
+            client.close()
+            instance.stop()
+        largest = max(files(store), key=os.path.getsize)
+        with server(store, "--checkpoint-interval=100ms", "--history-retention=0") as instance:
+            store.control("hold get sst/" + os.path.basename(largest))
+            instance.start()
+            client = client_of(instance)
+            for number in range(5):
+                content.write(client, [b"round/%d" % number])
+                TAP.ok(checkpointed(instance, content.keys[b"round/%d" % number][1]),
+                       "checkpoint %d while the engine is filled" % number)
+            TAP.equal(status(instance)["hydrated"], False, "which it still is")
+            TAP.ok(os.path.exists(largest), "what it needs is still there")
+            store.control()
+            TAP.ok(until(lambda: hydrated(instance)), "then it is complete")
+            TAP.equal(content.wrong(client), [], "and nothing is missing")
+            client.close()
+            instance.stop()
+
+
 def damaged():
     import etcdclient
     content = Content(4)
@@ -272,6 +307,7 @@ def main():
         TAP.skip_all("t4 was not built")
     held_back()
     killed()
+    held_while_checkpoints_come_and_go()
     damaged()
     TAP.done()
 

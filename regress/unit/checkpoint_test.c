@@ -505,6 +505,13 @@ some_history(struct lead *l, struct chance *c, int checkpoints)
     }
 }
 
+static bool
+still_filling(void *arg)
+{
+    (void)arg;
+    return true;
+}
+
 static void
 test_only_what_is_needed_stays(void **unused)
 {
@@ -517,6 +524,10 @@ test_only_what_is_needed_stays(void **unused)
     take(&l);
     some_history(&l, &c, 12);
     assert_int_equal(manifest(&l)->n_checkpoints, 12);
+    l.checkpointer->options.filling = still_filling;
+    lead_do(&l, WORK_COLLECT); /* an engine is being filled from one of them */
+    assert_int_equal(manifest(&l)->n_checkpoints, 12);
+    l.checkpointer->options.filling = NULL;
     lead_do(&l, WORK_COLLECT); /* takes off */
     assert_int_equal(manifest(&l)->n_checkpoints, 2);
     assert_int_equal(count_objects(l.store, "checkpoint/"), 12);

@@ -70,6 +70,11 @@ struct checkpointer_options {
      * nobody needs to.
      */
     uint64_t (*remembered)(void *arg);
+    /*
+     * Does this server still fill its engine from a checkpoint?  While it does none is taken off
+     * the list.  NULL: it never does.
+     */
+    bool (*filling)(void *arg);
     /* The manifest is of another term: the thread ends. */
     void (*deposed)(void *arg, const struct error *why);
 };

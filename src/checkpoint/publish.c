@@ -197,10 +197,15 @@ publish_retirement(struct checkpointer *c, struct error *error)
     uint64_t now_ms =
         c->survey.time_ms > next.newest.time_ms ? c->survey.time_ms : next.newest.time_ms;
     uint64_t retention_ms = c->options.retention_ns / 1000000;
-    bool changed = list_retire(&next, now_ms, retention_ms);
     struct checkpoint_object oldest;
+    bool changed;
     t4_status status;
 
+    if (c->options.filling != NULL && c->options.filling(c->options.arg)) {
+        c->dirty = true; /* in a later round */
+        return T4_OK;
+    }
+    changed = list_retire(&next, now_ms, retention_ms);
     if (list_oldest_serves(&next, now_ms, retention_ms)) {
         const struct chain_floor *place = &oldest.place;
 

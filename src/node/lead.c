@@ -106,6 +106,14 @@ on_remembered(void *arg)
     return leadership_remembered(n->lead);
 }
 
+static bool
+on_filling(void *arg)
+{
+    struct node *n = arg;
+
+    return n->hydration != NULL && !hydration_is_complete(n->hydration);
+}
+
 /* Leadership finds out by itself. */
 static void
 on_manifest_taken(void *arg, const struct error *why)
@@ -135,6 +143,7 @@ start_checkpoints(struct node *n, uint64_t term, const struct checkpoint_mark *m
         .arg = n,
         .covered = on_covered,
         .remembered = on_remembered,
+        .filling = on_filling,
         .deposed = on_manifest_taken,
     };
     struct checkpointer *c;
