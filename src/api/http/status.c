@@ -7,9 +7,12 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/report.h"
 #include "node/node.h"
+
+#define BAR 40 /* characters of a progress bar */
 
 static const char *
 state_of(const struct node_status *s)
@@ -84,17 +87,29 @@ store(struct report *r, const struct node_status *s)
         report_text(r, "reason", "reason", v->why);
 }
 
+static void
+progress_bar(const struct hydration_view *v, char *out, size_t n)
+{
+    char bar[BAR + 1];
+    size_t done = v->bytes > 0 ? v->bytes_done * BAR / v->bytes : 0;
+
+    memset(bar, '.', BAR);
+    memset(bar, '#', done < BAR ? done : BAR);
+    bar[BAR] = '\0';
+    snprintf(out, n, "[%s] %" PRIu64 " of %" PRIu64 " MiB", bar, v->bytes_done >> 20,
+             v->bytes >> 20);
+}
+
 /* What of the checkpoint that this server began with is not on its disk yet. */
 static void
 hydration(struct report *r, const struct hydration_view *v)
 {
-    char text[48];
+    char text[BAR + 64];
 
     report_bool(r, "hydrated", "hydrated", v->complete);
     if (v->complete)
         return;
-    snprintf(text, sizeof text, "%" PRIu64 " of %" PRIu64 " MiB", v->bytes_done >> 20,
-             v->bytes >> 20);
+    progress_bar(v, text, sizeof text);
     report_u64(r, "hydration_percent", "hydration, percent",
                v->bytes > 0 ? v->bytes_done * 100 / v->bytes : 0);
     report_text(r, "hydration_progress", "hydration", text);
