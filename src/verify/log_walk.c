@@ -418,7 +418,7 @@ cross_gap(struct log_walk *l, uint64_t to, struct error *error)
 
 /* --- raw slots -------------------------------------------------------------------------------- */
 
-/* Data behind a free slot: that one was lost. */
+/* Data farther behind a free slot than a leader has in flight: that one was lost. */
 static t4_status
 tell_hole(struct log_walk *l, const char *behind, struct error *error)
 {
@@ -457,7 +457,9 @@ take_raw(void *arg, struct fetched *f, struct error *error)
     if (status != T4_OK || slot < w->at.next_slot)
         return status;
     if (l->hole != UINT64_MAX) {
-        if (segment_decode(buffer_slice(&f->object), &s) == T4_OK && s.fence) {
+        /* Data may be there as well: segments in flight beside the one that is not there yet. */
+        if (segment_decode(buffer_slice(&f->object), &s) == T4_OK &&
+            (s.fence || (!w->v->leader.released && slot - l->hole < WINDOW_MAX))) {
             l->behind++;
             w->at.next_slot++;
             return T4_OK;

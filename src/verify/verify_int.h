@@ -248,7 +248,7 @@ struct log_walk {
     struct walk walk;
     struct listing newer; /* archives, listed again; or none */
     uint64_t hole;        /* a free slot that was met; UINT64_MAX: none */
-    uint64_t behind;      /* fences behind it */
+    uint64_t behind;      /* fences behind it, and what may be in flight */
     uint64_t told;        /* slots below it: that they cannot be read was told */
     size_t *chosen;       /* what is fetched: indexes of the listing */
     /* of the archives as such; only if the walk is not quiet */
