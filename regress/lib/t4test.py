@@ -128,7 +128,9 @@ def free_port():
 # Tests talk to servers that start and end: reconnect at once, take messages of any size.
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    # How long one attempt may take: a busy machine needs its time to greet.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 200), ("grpc.enable_http_proxy", 0)]
 
 
