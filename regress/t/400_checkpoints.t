@@ -166,6 +166,7 @@ def by_hand():
         instance.start()
         load = Load(instance.address, "a")
         load.wait(500)
+        until(lambda: metric(instance, "t4_checkpoints_total") >= 4)
         load.finish()
         TAP.ok(until(lambda: covered(instance)), "everything is in a checkpoint")
         seen = status_of(instance)
