@@ -946,6 +946,45 @@ test_a_stalled_candidate_fences_nothing(void **unused)
     pair_free(&p);
 }
 
+/*
+ * A candidate stalls before its fence.  When it goes on its slot is free again: a newer leader has
+ * moved the floor above it, and what stood there was deleted.  Its fence fences nothing, and
+ * only the second look at the manifest says so (chain.pml: NOLOOK).
+ */
+static void
+test_the_second_look(void **unused)
+{
+    struct pair p;
+    struct manifest_object next;
+    char key[SLOT_KEY_BYTES];
+    struct t4_slice slot;
+
+    (void)unused;
+    pair_init(&p, "second-look");
+    lead_up_to(&p, 3);
+    control(&p.b, "hold put wal/\n");
+    lead_beside(&p.b);                       /* term 3 */
+    wait_for_request(&p.b, "put manifest/"); /* it has found slot 3 free */
+    assert_int_equal(append(&p.a, 1, &p.error), T4_OK);
+    assert_int_equal(append(&p.a, 1, &p.error), T4_OK);
+    assert_int_equal(lead(&p.a, &p.error), T4_OK); /* term 4, its fence in slot 5 */
+    assert_int_equal(append(&p.a, 1, &p.error), T4_OK);
+    next = *objectlog_manifest(p.a.chain);
+    objectlog_place(p.a.chain, &next.floor);
+    next.archive = next.floor;
+    assert_int_equal(objectlog_write_manifest(p.a.chain, 4, &next, &p.error), T4_OK);
+    for (uint64_t i = 1; i < 5; i++) {
+        slot_key(key, i);
+        slot = slice_str(key);
+        assert_int_equal(object_remove(p.a.store, &slot, 1, 0, &p.error), T4_OK);
+    }
+    control(&p.b, "");
+    assert_int_equal(outcome_of(&p.b), T4_E_PRECONDITION);
+    assert_true(is_there(&p.a, 3)); /* it has put its fence */
+    assert_int_equal(append(&p.a, 1, &p.error), T4_OK);
+    pair_free(&p);
+}
+
 /* The candidate finds three slots filled that were free when it listed: it puts a barrier. */
 static uint64_t
 stall_before_the_barrier(struct pair *p)
@@ -1165,6 +1204,7 @@ main(void)
         cmocka_unit_test(test_stop_with_segments_in_flight),
         cmocka_unit_test(test_the_end_of_the_oldest_is_told),
         cmocka_unit_test(test_a_stalled_candidate_fences_nothing),
+        cmocka_unit_test(test_the_second_look),
         cmocka_unit_test(test_our_own_barrier_is_passed_over),
         cmocka_unit_test(test_a_late_barrier),
         cmocka_unit_test(test_a_marked_lock_is_not_taken),
