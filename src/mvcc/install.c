@@ -8,7 +8,8 @@
  * hides them; flush leaves a tombstone there for that reason.
  *
  * Only the last slice of a piece is synced: what a crash takes of the others has no mark, and
- * engines keep writes in order (t4_plugin.h).
+ * engines keep writes in order (t4_plugin.h).  Beside writers each is, and small: else what
+ * gathers for one sync would keep the log's waiting.
  *
  * Mark: engine key 0x01 "hydration" (below every space); its value is the caller's.
  *
@@ -17,6 +18,8 @@
 #include "base/memory.h"
 #include "fmt/entry.h"
 #include "mvcc/mvcc_int.h"
+
+#define GENTLE_BYTES (512u * 1024)
 
 void
 install_init(struct mvcc *m)
@@ -177,15 +180,22 @@ install_is_due(struct mvcc *m)
     return first_piece(m) != NULL;
 }
 
+void
+mvcc_install_gently(struct mvcc *m, bool gently)
+{
+    atomic_store_explicit(&m->gently, gently, memory_order_relaxed);
+}
+
 /* Collects the next slice of a piece; returns where it ends. */
 static size_t
-collect(struct mvcc *m, struct mvcc_piece *p)
+collect(struct mvcc *m, struct mvcc_piece *p, bool gently)
 {
     struct t4_slice key, value;
     size_t end = p->position;
 
     mvcc_slice_clear(&m->job);
-    while (!mvcc_slice_full(m) && next_record(p, &end, &key, &value))
+    while (!mvcc_slice_full(m) && !(gently && end - p->position >= GENTLE_BYTES) &&
+           next_record(p, &end, &key, &value))
         mvcc_slice_put(&m->job, key, value);
     return end;
 }
@@ -202,14 +212,17 @@ piece_done(struct mvcc *m, struct mvcc_piece *p)
 }
 
 t4_status
-install_slice(struct mvcc *m, struct error *error)
+install_slice(struct mvcc *m, uint64_t *pause_ns, struct error *error)
 {
     struct mvcc_piece *p = first_piece(m);
     struct buffer mark = {0};
-    size_t end = collect(m, p);
+    bool gently = atomic_load_explicit(&m->gently, memory_order_relaxed);
+    size_t end = collect(m, p, gently);
     bool last = end == p->records.len;
     t4_status status = T4_OK;
 
+    if (!gently)
+        *pause_ns /= 5;
     if (last)
         switch (p->mark(p, &mark)) {
         case MVCC_MARK_PUT:
@@ -220,8 +233,9 @@ install_slice(struct mvcc *m, struct error *error)
         }
     buffer_free(&mark);
     if (m->job.n_ops > 0)
-        status = last ? mvcc_slice_write(m, mvcc_flushed_index(m), error)
-                      : mvcc_slice_write_unsynced(m, mvcc_flushed_index(m), error);
+        status = last || gently
+                     ? mvcc_slice_write(m, mvcc_flushed_index(m), error)
+                     : mvcc_slice_write_unsynced(m, mvcc_flushed_index(m), error);
     if (status != T4_OK)
         return status; /* NOSPACE: the same slice again later */
     p->position = end;

@@ -247,6 +247,11 @@ void mvcc_hydrated(struct mvcc *m);
 bool mvcc_is_complete(struct mvcc *m);
 /* Queues a piece for mvcc_work(); any thread.  Wake the engine thread afterwards. */
 void mvcc_install(struct mvcc *m, struct mvcc_piece *p);
+/*
+ * Writers wait for the log's disk: pieces go in small slices, each synced, with a pause behind
+ * it, as a flush does.  False, as at first: nobody does, and they go as fast as they can.  Any thread.
+ */
+void mvcc_install_gently(struct mvcc *m, bool gently);
 /* Takes back what is queued and not begun; for stopping, when the engine thread has ended. */
 struct mvcc_piece *mvcc_take_pieces(struct mvcc *m);
 

@@ -51,6 +51,7 @@ struct mvcc {
 
     /* install.c */
     _Atomic bool incomplete; /* the engine is being filled from a checkpoint */
+    _Atomic bool gently;     /* ... beside writers */
     bool (*holds)(void *arg, struct t4_slice ikey);
     void *holds_arg;
     struct mutex pieces_lock;                 /* leaf */
@@ -70,8 +71,8 @@ t4_status mvcc_slice_write_unsynced(struct mvcc *m, uint64_t flushed,
 void install_init(struct mvcc *m);
 void install_free(struct mvcc *m);
 bool install_is_due(struct mvcc *m);
-/* Writes one slice of the oldest piece. */
-t4_status install_slice(struct mvcc *m, struct error *error);
+/* Writes one slice of the oldest piece; *pause_ns is that of a flush, and shortened. */
+t4_status install_slice(struct mvcc *m, uint64_t *pause_ns, struct error *error);
 /* Does the engine hold what is below this key's newest version? */
 static inline bool
 engine_holds(struct mvcc *m, struct t4_slice ikey)

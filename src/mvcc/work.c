@@ -465,10 +465,8 @@ mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error)
     }
     if (job->flushing != NULL)
         return flush_slice(m, error);
-    if (install_is_due(m)) {
-        *pause_ns /= 5;
-        return install_slice(m, error);
-    }
+    if (install_is_due(m))
+        return install_slice(m, pause_ns, error);
     job->compaction_next = false;
     if (!compact)
         return T4_E_NOTFOUND;

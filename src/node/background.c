@@ -256,6 +256,12 @@ keep(struct node *n)
         leadership_tick(n->lead);
     if (n->hydration != NULL)
         hydration_tick(n->hydration);
+    if (n->hydration != NULL && !hydration_is_complete(n->hydration)) {
+        uint64_t last = wal_last_index(n->wal);
+
+        mvcc_install_gently(n->mvcc, last != n->last_index_seen);
+        n->last_index_seen = last;
+    }
     if (!atomic_load(&n->leading))
         return SECOND / 4; /* the log may not be started, and no lease expires here */
 

@@ -169,6 +169,7 @@ struct node {
     _Atomic bool expire_failed;        /* the last try found no space */
     struct node_request expire_request, remainders_request, freeze_request;
     uint64_t last_remainders_ns; /* [keeper thread] */
+    uint64_t last_index_seen;    /* [keeper thread] of the log: do writers come? */
 };
 
 /* identity.c */
