@@ -309,6 +309,21 @@ collect(struct leadership *l, struct batch *b, struct error *error)
     return T4_OK;
 }
 
+/*
+ * While this server leads its memory only spares the next start some reading, so a full disk does
+ * not end the lead: it is written again with a later segment.
+ */
+static t4_status
+remember(struct leadership *l, struct error *error)
+{
+    t4_status status = memory_write(l, error);
+
+    if (status != T4_E_NOSPACE)
+        return status;
+    atomic_store(&l->remember, true);
+    return T4_OK;
+}
+
 /* Accepted in the chain, and only now told (chain.pml -DEARLY shows the loss). */
 static t4_status
 collect_and_tell(struct leadership *l, struct error *error)
@@ -321,7 +336,7 @@ collect_and_tell(struct leadership *l, struct error *error)
     l->options.uploaded(l->options.arg, b.last, b.revision, b.compacted);
     l->answered_ns = now_ns(l);
     if (atomic_exchange(&l->remember, false) || now_ns(l) - l->stored_ns > MEMORY_NS)
-        status = memory_write(l, error);
+        status = remember(l, error);
     l->options.accepted(l->options.arg, b.last, b.raw_bytes, &l->memory.place);
     return status;
 }
@@ -361,7 +376,7 @@ settle(struct leadership *l, struct error *error)
         status = objectlog_change_rule(l->chain, RULE_OBJECT, error);
     if (status == T4_OK && l->memory.rule != RULE_OBJECT) {
         l->memory.rule = RULE_OBJECT;
-        status = memory_write(l, error);
+        status = remember(l, error);
     }
     return status;
 }
@@ -453,14 +468,14 @@ finish(struct leadership *l, struct error *error)
         l->memory.led_term = 0; /* the store holds everything: see built_in.c */
     if (l->options.built_in &&
         !l->taken) /* nothing was written, or its disk takes nothing */
-        return l->memory.led_term == 0 ? memory_write(l, error) : T4_OK;
+        return l->memory.led_term == 0 ? remember(l, error) : T4_OK;
     if (status == T4_OK)
         status = settle(l, error);
     if (status == T4_OK)
         status = objectlog_release(l->chain, l->uploaded, l->revision, error);
     if (status == T4_OK) {
         l->memory.lock_counter = objectlog_lock(l->chain)->counter;
-        status = memory_write(l, error);
+        status = remember(l, error);
     }
     return status;
 }
