@@ -103,7 +103,6 @@ struct run_list {
     uint32_t n;
 };
 
-struct record;
 struct builder {
     struct run_target *target;
     struct run_list *list; /* gets the new runs at its head */
@@ -111,9 +110,7 @@ struct builder {
     uint64_t after, last;  /* the interval */
     uint64_t part_bytes;   /* of log, then a run is complete */
 
-    struct buffer arena, ikey; /* records of the part at hand */
-    struct record *record;
-    size_t n, capacity;
+    struct sst_sorter part;
     uint64_t bytes,
         part_first; /* log bytes of the part; the part begins above this entry */
     int64_t revision;

@@ -163,6 +163,26 @@ struct sst_source {
 struct sst_source sst_cursor_source(struct sst_cursor *c); /* from where it is */
 
 /*
+ * Changes of the log (fmt/entry.h), sorted in memory.  Begins as zeros.  `sub` counts the changes of
+ * one entry, as for mutation_version().  Everything is copied.  After the source was taken only
+ * clear and free are left; what it gives lives until then.
+ */
+struct entry;
+struct mutation;
+struct sorter_record;
+struct sst_sorter {
+    struct buffer arena, ikey;
+    struct sorter_record *record;
+    size_t n, capacity, next; /* n: records */
+};
+
+void sst_sorter_add(struct sst_sorter *s, const struct entry *e, const struct mutation *m,
+                    uint32_t *sub);
+struct sst_source sst_sorter_source(struct sst_sorter *s);
+void sst_sorter_clear(struct sst_sorter *s);
+void sst_sorter_free(struct sst_sorter *s); /* zeros again */
+
+/*
  * All records of several sources in order.  Records equal in key and value are given once;
  * equal keys with different values are CORRUPT, as is a source out of order.  After any
  * failure only free is left.

@@ -77,15 +77,6 @@ file_walk_source(struct file_walk *w)
 
 /* --- a part -------------------------------------------------------------------------------------- */
 
-/* A record in memory; `key` is an offset until all are there. */
-struct record {
-    union {
-        size_t at;
-        const uint8_t *key;
-    };
-    uint32_t key_len, value_len;
-};
-
 struct part {
     struct env *env;
     struct env_file *file;
@@ -96,10 +87,8 @@ struct part {
 
 struct spill {
     struct verify *v;
-    struct buffer arena, ikey;
-    struct record *record;
-    size_t n, capacity;
-    uint64_t bytes; /* of log */
+    struct sst_sorter sorter; /* the part at hand */
+    uint64_t bytes;           /* of log */
     struct part part[SPILL_SOURCES_MAX];
     size_t n_parts;
 };
@@ -204,35 +193,6 @@ part_write(struct spill *s, struct part *p, struct sst_source source, struct err
 
 /* --- from memory to parts ------------------------------------------------------------------------- */
 
-struct sorted {
-    const struct record *record;
-    size_t n, next;
-};
-
-static t4_status
-next_of_memory(void *state, struct t4_slice *key, struct t4_slice *value,
-               struct error *error)
-{
-    struct sorted *s = state;
-    const struct record *r = &s->record[s->next];
-
-    (void)error;
-    if (s->next == s->n)
-        return T4_E_NOTFOUND;
-    s->next++;
-    *key = slice_of(r->key, r->key_len);
-    *value = slice_of(r->key + r->key_len, r->value_len);
-    return T4_OK;
-}
-
-static int
-by_key(const void *a, const void *b)
-{
-    const struct record *x = a, *y = b;
-
-    return slice_compare(slice_of(x->key, x->key_len), slice_of(y->key, y->key_len));
-}
-
 static void
 part_sources(struct spill *s, struct sst_source *source)
 {
@@ -267,23 +227,17 @@ merge_parts(struct spill *s, struct error *error)
 static t4_status
 end_part(struct spill *s, struct error *error)
 {
-    struct sorted sorted = {s->record, s->n, 0};
     t4_status status = T4_OK;
 
-    if (s->n == 0)
+    if (s->sorter.n == 0)
         return T4_OK;
     if (s->n_parts == SPILL_SOURCES_MAX)
         status = merge_parts(s, error);
     if (status != T4_OK)
         return status;
-    for (size_t i = 0; i < s->n; i++)
-        s->record[i].key = s->arena.data + s->record[i].at;
-    qsort(s->record, s->n, sizeof *s->record, by_key);
-    status = part_write(s, &s->part[s->n_parts++],
-                        (struct sst_source){next_of_memory, &sorted}, error);
-    s->n = 0;
+    status = part_write(s, &s->part[s->n_parts++], sst_sorter_source(&s->sorter), error);
+    sst_sorter_clear(&s->sorter);
     s->bytes = 0;
-    buffer_clear(&s->arena);
     /* The same key and stamp twice: no two entries, nor two changes of one, may do that. */
     if (status == T4_E_INVALID)
         return error_set(error, T4_E_CORRUPT, "the log changes a key twice at one stamp");
@@ -306,31 +260,8 @@ spill_free(struct spill *s)
 {
     for (size_t i = 0; i < s->n_parts; i++)
         part_close(&s->part[i]);
-    buffer_free(&s->arena);
-    buffer_free(&s->ikey);
-    mem_free(s->record);
+    sst_sorter_free(&s->sorter);
     mem_free(s);
-}
-
-static void
-add_record(struct spill *s, const struct version *v)
-{
-    struct record *r;
-    size_t at = s->arena.len, key_len;
-
-    if (s->n == s->capacity) {
-        s->capacity = s->capacity * 2 + 1024;
-        s->record = mem_realloc(s->record, s->capacity * sizeof *s->record);
-    }
-    record_key_encode(&s->arena, buffer_slice(&s->ikey), v->stamp);
-    key_len = s->arena.len - at;
-    /* The value's bytes may move the arena, of which the key is a part: room for both first. */
-    buffer_reserve(&s->arena, v->value.len + 64);
-    record_value_encode(&s->arena, slice_of(s->arena.data + at, key_len), v);
-    r = &s->record[s->n++];
-    r->at = at;
-    r->key_len = (uint32_t)key_len;
-    r->value_len = (uint32_t)(s->arena.len - at - key_len);
 }
 
 t4_status
@@ -344,12 +275,8 @@ spill_entry(void *arg, const struct entry *e, struct t4_slice bytes, struct erro
     uint64_t most = s->v->options->part_bytes;
 
     entry_decode_head(&r, &again);
-    for (uint32_t i = 0; i < e->mutations && entry_next(&r, &m); i++) {
-        struct version v;
-
-        mutation_version(e, &m, &sub, &s->ikey, &v);
-        add_record(s, &v);
-    }
+    for (uint32_t i = 0; i < e->mutations && entry_next(&r, &m); i++)
+        sst_sorter_add(&s->sorter, e, &m, &sub);
     s->bytes += bytes.len;
     return s->bytes >= (most > 0 ? most : PART_BYTES) ? end_part(s, error) : T4_OK;
 }
