@@ -84,11 +84,12 @@ hub_failed(void *arg, const struct error *error)
     mutex_unlock(&b->lock);
 }
 
-void
-watch_bed_init(struct watch_bed *b, uint64_t seed)
+struct watch_bed *
+watch_bed_new(void)
 {
-    memset(b, 0, sizeof *b);
-    b->chance.state = seed;
+    struct watch_bed *b = mem_zalloc(sizeof *b);
+
+    b->chance.state = test_seed();
     bed_init(&b->engine, "memory", NULL);
     mutex_init(&b->lock);
     condition_init(&b->changed);
@@ -107,6 +108,7 @@ watch_bed_init(struct watch_bed *b, uint64_t seed)
         .failed = hub_failed,
         .failed_arg = b,
     };
+    return b;
 }
 
 static void
@@ -208,6 +210,7 @@ watch_bed_free(struct watch_bed *b)
     wal_group_free(&b->group);
     condition_destroy(&b->changed);
     mutex_destroy(&b->lock);
+    mem_free(b);
 }
 
 static struct t4_slice

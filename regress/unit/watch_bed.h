@@ -114,8 +114,10 @@ struct client {
     uint64_t messages;
 };
 
+#define FROM(n) (&(struct watch_create){.start_revision = (n)})
+
 /* Fills in defaults; change b->options and b->engine.ops before watch_bed_start(). */
-void watch_bed_init(struct watch_bed *b, uint64_t seed);
+struct watch_bed *watch_bed_new(void);
 void watch_bed_start(struct watch_bed *b);
 /*
  * A restart that finds no log: it begins behind everything that there is, and what was before

@@ -22,24 +22,6 @@
 #include "watch/watch_int.h"
 #include "watch_bed.h"
 
-#define FROM(n) (&(struct watch_create){.start_revision = (n)})
-
-static struct watch_bed *
-bed_new(void)
-{
-    struct watch_bed *b = mem_alloc(sizeof *b);
-
-    watch_bed_init(b, test_seed());
-    return b;
-}
-
-static void
-bed_end(struct watch_bed *b)
-{
-    watch_bed_free(b);
-    mem_free(b);
-}
-
 /* --- the index --------------------------------------------------------------------------- */
 
 #define INDEXED 400
@@ -165,7 +147,7 @@ static void
 test_one_revision_for_many(void **unused)
 {
     enum { WATCHERS = 300, ROUNDS = 12 };
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *reader, *c;
     struct watched *w[WATCHERS], *live;
     int64_t backlog, most = 0;
@@ -200,7 +182,7 @@ test_one_revision_for_many(void **unused)
         assert_int_equal(w[i]->events, ROUNDS * (i % 3 == 0 ? BED_KEYS : 30));
     client_close(c);
     client_close(reader);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* The same with chance: whoever has to give back what it was given misses nothing of it. */
@@ -208,7 +190,7 @@ static void
 test_small_bound(void **unused)
 {
     enum { CLIENTS = 3, WATCHERS = 40, STEPS = 1500 };
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c[CLIENTS];
     struct chance *r = &b->chance;
 
@@ -254,7 +236,7 @@ test_small_bound(void **unused)
         client_close(c[k]);
     }
     assert_true(b->saw_unsynced);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- counters: clients that only count ------------------------------------------------------ */
@@ -399,7 +381,7 @@ many_watchers(struct watch_bed *b, int64_t n, int round)
 static void
 test_many_watchers_of_a_stream(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
 
     (void)unused;
     b->options.watchers_per_stream = 10000;
@@ -407,14 +389,14 @@ test_many_watchers_of_a_stream(void **unused)
     bed_put(b, 1, 10);
     for (int round = 0; round < 3; round++)
         many_watchers(b, 10000, round);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static void
 test_many_streams(void **unused)
 {
     enum { STREAMS = 1000 };
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct counter *c = mem_alloc(STREAMS * sizeof *c);
 
     (void)unused;
@@ -439,7 +421,7 @@ test_many_streams(void **unused)
     for (int i = 0; i < STREAMS; i++)
         assert_int_equal(c[i].events, i % 2 ? 101 : 1);
     mem_free(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- catching up while the log grows at every turn ------------------------------------------- */
@@ -492,7 +474,7 @@ load_is_over(void *arg)
 static void
 test_catches_up_under_load(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
 
     (void)unused;
     memset(&load, 0, sizeof load);
@@ -523,7 +505,7 @@ test_catches_up_under_load(void **unused)
     counter_close(&load.live);
     counter_close(&load.behind);
     assert_int_equal(load.behind.events, BEHIND + 1 + load.rounds * GROWTH);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- a compaction in the middle of a pass ----------------------------------------------------- */
@@ -551,7 +533,7 @@ compact_behind(struct counter *c)
 static void
 test_compaction_overtakes_a_pass(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct counter *first = &overtaken.first, *second = &overtaken.second;
 
     (void)unused;
@@ -578,7 +560,7 @@ test_compaction_overtakes_a_pass(void **unused)
     assert_int_equal(first->canceled, 1);
     assert_int_equal(second->canceled, 0);
     assert_int_equal(second->events, 3003);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- progress and watchers of the future ------------------------------------------------------- */
@@ -587,7 +569,7 @@ test_compaction_overtakes_a_pass(void **unused)
 static void
 test_progress_with_future(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *far, *farther, *near;
     struct client *c;
 
@@ -623,7 +605,7 @@ test_progress_with_future(void **unused)
     client_barrier(c);
     assert_int_equal(c->n_progress, 2);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- a hub that has failed ------------------------------------------------------------------------ */
@@ -653,7 +635,7 @@ has_ended(void *arg)
 static void
 test_failed_hub_sleeps(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct env env = *env_posix();
     struct wal_group group = {0};
     struct buffer bytes = {0};
@@ -695,7 +677,7 @@ test_failed_hub_sleeps(void **unused)
         client_close(c);
     }
     assert_int_equal(atomic_load(&clock_reads), reads);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 int

@@ -18,24 +18,6 @@
 
 #include "base/memory.h"
 
-#define FROM(n) (&(struct watch_create){.start_revision = (n)})
-
-static struct watch_bed *
-bed_new(void)
-{
-    struct watch_bed *b = mem_alloc(sizeof *b);
-
-    watch_bed_init(b, test_seed());
-    return b;
-}
-
-static void
-bed_end(struct watch_bed *b)
-{
-    watch_bed_free(b);
-    mem_free(b);
-}
-
 static void
 publish(struct watch_bed *b)
 {
@@ -77,7 +59,7 @@ test_from_both(void **unused)
                               deletes = {.start_revision = 2, .no_put = true},
                               pieces = {.start_revision = 2, .fragment = true};
     const struct change change[] = {{7, false, 20}, {3, true, 0}, {5, false, 900}};
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w[8], *live;
     struct client *c;
 
@@ -123,14 +105,14 @@ test_from_both(void **unused)
     assert_int_equal(w[7]->events, 1 + 15);
     assert_int_equal(c->n_progress, 1);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* A window that holds less than one revision takes it nevertheless, whole. */
 static void
 test_large_revisions(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct change change[BED_KEYS];
     struct watched *w;
     struct client *c;
@@ -153,7 +135,7 @@ test_large_revisions(void **unused)
     assert_int_equal(w->events, 6 * (BED_KEYS + 1));
     assert_int_equal(scans(b), 12); /* one for each revision */
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- what it costs ---------------------------------------------------------------------------- */
@@ -162,7 +144,7 @@ test_large_revisions(void **unused)
 static void
 test_one_key_is_a_seek(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w;
     struct client *c;
 
@@ -179,7 +161,7 @@ test_one_key_is_a_seek(void **unused)
     assert_int_equal(scans(b), 1);
     assert_int_equal(looked_at(b), 21);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* Many that watch the same, or parts of it, share the scan of the first. */
@@ -187,7 +169,7 @@ static void
 test_sharing(void **unused)
 {
     enum { WATCHES = 200 };
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w[WATCHES];
     struct client *c;
 
@@ -210,7 +192,7 @@ test_sharing(void **unused)
         assert_true(w[i]->events > 0);
     assert_true(scans(b) < WATCHES / 10);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* Those that cannot share wait for each other, and all have their turn. */
@@ -218,7 +200,7 @@ static void
 test_waiting(void **unused)
 {
     enum { CLIENTS = 40 };
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c[CLIENTS];
     struct watched *w[CLIENTS];
     char range[16];
@@ -242,7 +224,7 @@ test_waiting(void **unused)
         client_close(c[i]);
     }
     assert_true(scans(b) >= CLIENTS);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static bool
@@ -258,7 +240,7 @@ holds_message(void *arg)
 static void
 test_slow_client_costs_one_scan(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w;
     struct client *c;
 
@@ -282,7 +264,7 @@ test_slow_client_costs_one_scan(void **unused)
     assert_true(w->messages > 100);
     assert_int_equal(scans(b), 1);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- compactions, ends ------------------------------------------------------------------------- */
@@ -297,7 +279,7 @@ is_over(void *arg)
 static void
 test_compaction_overtakes(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *slow, *at, *below;
     struct client *c, *other;
 
@@ -328,14 +310,14 @@ test_compaction_overtakes(void **unused)
     assert_int_equal(at->events, 1001 - 899);
     client_close(c);
     client_close(other);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* Deletions at the compacted revision and above are there, also when they were carried out. */
 static void
 test_deletions_at_the_compacted_revision(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w;
     struct client *c;
 
@@ -355,7 +337,7 @@ test_deletions_at_the_compacted_revision(void **unused)
     client_settle(c);
     assert_int_equal(w->events, 11);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /*
@@ -365,7 +347,7 @@ test_deletions_at_the_compacted_revision(void **unused)
 static void
 test_compaction_before_the_hub_knows(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *parked, *low, *high;
     struct client *c, *other;
 
@@ -403,14 +385,14 @@ test_compaction_before_the_hub_knows(void **unused)
     publish(b);
     client_close(c);
     client_close(other);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* A compaction while the range is searched, a few records a turn. */
 static void
 test_compaction_during_a_search(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *low, *high;
     struct client *c;
 
@@ -433,13 +415,13 @@ test_compaction_during_a_search(void **unused)
     assert_true(low->state == WATCHED_COMPACTED || low->events > 0);
     assert_int_equal(high->events, b->revision - 1499);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static void
 test_cancels_and_closes(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c[8];
 
     (void)unused;
@@ -468,7 +450,7 @@ test_cancels_and_closes(void **unused)
     watch_hub_stop(b->hub, ETCD_STOPPED); /* in the middle of it */
     client_close(c[0]);
     client_close(c[1]);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- an engine that fails ----------------------------------------------------------------------- */
@@ -502,7 +484,7 @@ test_engine_that_fails(void **unused)
 {
     (void)unused;
     for (int64_t good = 0; good < 40; good++) {
-        struct watch_bed *b = bed_new();
+        struct watch_bed *b = watch_bed_new();
         struct client *c;
 
         b->engine.ops.seek = failing_seek;
@@ -525,7 +507,7 @@ test_engine_that_fails(void **unused)
         assert_int_equal(c->ended, ETCD_READ_FAILED);
         assert_int_equal(b->failures, 1);
         client_close(c);
-        bed_end(b);
+        watch_bed_free(b);
     }
 }
 
@@ -542,7 +524,7 @@ holds_nothing(void *arg, struct t4_slice ikey)
 static void
 test_waits_for_a_complete_engine(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *past, *live;
     struct client *c;
 
@@ -566,7 +548,7 @@ test_waits_for_a_complete_engine(void **unused)
     client_settle(c);
     assert_int_equal(past->events, 111);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 int

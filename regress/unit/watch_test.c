@@ -20,24 +20,7 @@
 
 #include "base/memory.h"
 
-#define FROM(n) (&(struct watch_create){.start_revision = (n)})
 #define ID(n) (&(struct watch_create){.watch_id = (n)})
-
-static struct watch_bed *
-bed_new(void)
-{
-    struct watch_bed *b = mem_alloc(sizeof *b);
-
-    watch_bed_init(b, test_seed());
-    return b;
-}
-
-static void
-bed_end(struct watch_bed *b)
-{
-    watch_bed_free(b);
-    mem_free(b);
-}
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
@@ -54,7 +37,7 @@ test_answers(void **unused)
     static const char duplicate[] =
         "mvcc: duplicate watch ID provided on the WatchStream";
     static const char empty[] = "mvcc: watcher range is empty";
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c, *other;
     struct watched *first, *second, *third, *fourth;
     char *key = mem_zalloc(16387);
@@ -101,13 +84,13 @@ test_answers(void **unused)
     client_close(other);
     client_close(c);
     mem_free(key);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static void
 test_ranges_and_filters(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     const struct watch_create puts = {.no_delete = true}, deletes = {.no_put = true},
                               none = {.no_put = true, .no_delete = true},
                               previous = {.prev_kv = true};
@@ -144,14 +127,14 @@ test_ranges_and_filters(void **unused)
     assert_int_equal(w[6]->events, 1);
     assert_int_equal(w[7]->messages, 0);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* Nothing of the log is seen before it is published, however long it has been there. */
 static void
 test_only_what_is_published(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     const struct change change = {3, false, 20};
     struct watched *w, *past;
     struct client *c;
@@ -176,13 +159,13 @@ test_only_what_is_published(void **unused)
     assert_int_equal(w->events, 5);
     assert_int_equal(past->events, 6);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static void
 test_compacted(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *below, *at, *now;
     struct client *c;
 
@@ -213,14 +196,14 @@ test_compacted(void **unused)
     client_watch(c, "k40", ID(below->id));
     client_settle(c);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* Previous values come from the engine as well as from memory. */
 static void
 test_previous_values(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     const struct watch_create previous = {.start_revision = 40, .prev_kv = true};
     struct watched *w;
     struct client *c;
@@ -241,7 +224,7 @@ test_previous_values(void **unused)
     assert_int_equal(w->with_prev, 121 - 40);
     assert_int_equal(w->without_prev, 1);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- what waits is bounded -------------------------------------------------------------------- */
@@ -263,7 +246,7 @@ holds_message(void *arg)
 static void
 test_client_that_does_not_read(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w[3];
     struct client *c, *reader;
     struct watched *live;
@@ -306,7 +289,7 @@ test_client_that_does_not_read(void **unused)
     }
     client_close(c);
     client_close(reader);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static bool
@@ -319,7 +302,7 @@ is_over(void *arg)
 static void
 test_compaction_overtakes(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *slow, *other;
     struct client *c;
 
@@ -343,7 +326,7 @@ test_compaction_overtakes(void **unused)
     assert_true(slow->events > 0 && slow->newest < 1001);
     assert_int_equal(other->state, WATCHED_CREATED);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static bool
@@ -355,7 +338,7 @@ has_ended(void *arg)
 static void
 test_floods(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c, *quiet;
 
     (void)unused;
@@ -376,7 +359,7 @@ test_floods(void **unused)
     bed_put(b, 1, 1);
     client_settle(quiet);
     client_close(quiet);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- fragments -------------------------------------------------------------------------------- */
@@ -384,7 +367,7 @@ test_floods(void **unused)
 static void
 test_fragments(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     const struct watch_create in_pieces = {.fragment = true};
     struct change changes[BED_KEYS];
     struct watched *whole, *pieces, *one;
@@ -431,7 +414,7 @@ test_fragments(void **unused)
     client_settle(c);
     assert_int_equal(pieces->events, 7 * BED_KEYS);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- progress --------------------------------------------------------------------------------- */
@@ -439,7 +422,7 @@ test_fragments(void **unused)
 static void
 test_progress(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watched *w;
     struct client *c;
 
@@ -506,7 +489,7 @@ test_progress(void **unused)
     client_barrier(c);
     assert_true(c->n_progress < c->n_asked);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static bool
@@ -518,7 +501,7 @@ was_notified_twice(void *arg)
 static void
 test_progress_notify(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     const struct watch_create notify = {.progress_notify = true},
                               later = {.progress_notify = true, .start_revision = 1000};
     struct watched *w, *quiet, *future;
@@ -543,7 +526,7 @@ test_progress_notify(void **unused)
     client_cancel(c, w);
     client_settle(c);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- a long history --------------------------------------------------------------------------- */
@@ -696,7 +679,7 @@ lose_log(struct watch_bed *b, struct history *h, struct client **c, uint64_t *un
 static void
 history(struct history h)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c[CLIENTS];
     uint64_t unique = 0;
 
@@ -745,7 +728,7 @@ history(struct history h)
     assert_true(b->most_backlog <= CLIENTS * (h.backlog + b->largest));
     assert_true(b->saw_unsynced && h.events > 10000 && h.answered > 10);
     assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_SCANS) > 0, h.lose_every > 0);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static void
@@ -827,7 +810,7 @@ watch_in_thread(void *arg)
 static void
 test_threads(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct watching t[WATCHING];
     struct watched *w;
     struct client *c;
@@ -857,7 +840,7 @@ test_threads(void **unused)
     client_settle(c);
     assert_true(w->events > 1000);
     client_close(c);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 /* --- ends ------------------------------------------------------------------------------------- */
@@ -865,7 +848,7 @@ test_threads(void **unused)
 static void
 test_stop(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c[4];
 
     (void)unused;
@@ -894,7 +877,7 @@ test_stop(void **unused)
         bed_wait(b, "the end", has_ended, c[i]);
         client_close(c[i]);
     }
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 static bool
@@ -935,7 +918,7 @@ damage(struct watch_bed *b)
 static void
 test_damaged_log(void **unused)
 {
-    struct watch_bed *b = bed_new();
+    struct watch_bed *b = watch_bed_new();
     struct client *c, *past, *late;
 
     (void)unused;
@@ -958,7 +941,7 @@ test_damaged_log(void **unused)
     client_close(c);
     client_close(past);
     client_close(late);
-    bed_end(b);
+    watch_bed_free(b);
 }
 
 int
