@@ -16,8 +16,6 @@
 
 #include <cmocka.h>
 
-#include "base/memory.h"
-
 static void
 publish(struct watch_bed *b)
 {
