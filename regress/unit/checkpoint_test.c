@@ -277,16 +277,23 @@ test_a_fold_keeps_files(void **unused)
 static void
 test_when_to_fold(void **unused)
 {
-    struct checkpoint_run r[20] = {
-        {.bytes = 10}, {.bytes = 20}, {.bytes = 100, .is_base = true}};
+    struct checkpoint_run r[20] = {{.bytes = 10, .index = 30},
+                                   {.bytes = 19, .index = 20},
+                                   {.bytes = 100, .index = 10, .is_base = true}};
 
     (void)unused;
     assert_false(fold_is_due(&r[2], 1, 16));
-    assert_false(fold_is_due(r, 3, 16));
-    r[0].bytes = 30;
+    assert_false(fold_is_due(r, 3, 16)); /* 10 + 19, and 10 more to come */
+    r[0].bytes = 16;
     assert_true(fold_is_due(r, 3, 16));
     assert_false(fold_is_due(&r[1], 2, 16));
     assert_true(fold_is_due(&r[1], 2, 2));
+    r[0].bytes = 6;
+    r[1].bytes = 10;
+    assert_false(fold_is_due(r, 3, 16));
+    r[1].index = r[0].index; /* the newest checkpoint has made two: as much is to come */
+    r[1].bytes = 19;
+    assert_true(fold_is_due(r, 3, 16));
 }
 
 /*

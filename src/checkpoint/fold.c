@@ -12,14 +12,21 @@
 #include "base/memory.h"
 #include "checkpoint/checkpoint_int.h"
 
+/*
+ * A fold is named one checkpoint later.  So what that one will add, about as much as the newest
+ * did, counts already: no checkpoint's runs then weigh half as much again as its base.
+ */
 bool
 fold_is_due(const struct checkpoint_run *run, uint32_t n, uint32_t most)
 {
-    uint64_t upper = 0, base = 0;
+    uint64_t upper = 0, base = 0, newest = 0;
 
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         *(run[i].is_base ? &base : &upper) += run[i].bytes;
-    return n >= 2 && (n >= most || upper * 2 >= base);
+        if (!run[i].is_base && run[i].term == run[0].term && run[i].index == run[0].index)
+            newest += run[i].bytes;
+    }
+    return n >= 2 && (n >= most || (upper + newest) * 2 >= base);
 }
 
 /* --- a run, file by file ---------------------------------------------------------------------- */
