@@ -4,7 +4,8 @@
 With every file of the checkpoint held back by the store the server starts, leads, lists and reads
 what the log's tail holds, writes, and keeps its leases; a read of what only the checkpoint has waits,
 and is answered when the store is.  Killed while it is filled it goes on where it was.  A file that
-is gone fails the keys in it and nothing else.  An engine that was deleted, a log that was
+is gone or damaged is made again from the log, byte for byte; where that is gone as well it fails the
+keys in it and nothing else.  An engine that was deleted, a log that was
 deleted, and both, come back from the newest checkpoint and the log above it.
 
 SPDX-License-Identifier: Apache-2.0
@@ -261,19 +262,78 @@ def held_while_checkpoints_come_and_go():
             instance.stop()
 
 
+def move_aside(store, paths):
+    """Takes objects away; returns how to bring them back."""
+    aside = os.path.join(store.folder, "aside")
+    os.makedirs(aside)
+    for number, path in enumerate(paths):
+        os.rename(path, os.path.join(aside, str(number)))
+
+    def back():
+        for number, path in enumerate(paths):
+            os.rename(os.path.join(aside, str(number)), path)
+    return back
+
+
+def body_of(path):
+    """Of an object: its file without the trailer of 32 bytes."""
+    with open(path, "rb") as file:
+        return file.read()[:-32]
+
+
+def largest_files(content):
+    """The largest file of each checkpoint: one of them is in the newest one, whatever was folded."""
+    return [max((path for path in content.files if path.endswith(index)), key=os.path.getsize)
+            for index in {path[-20:] for path in content.files}]
+
+
+def forget_the_log(store):
+    """Takes away what a file could be made of again: older checkpoints and the log's beginning."""
+    found = []
+    for folder, _, names in os.walk(store.path):
+        kind = os.path.relpath(folder, store.path).split(os.sep)[0].rstrip("+")
+        found += [(kind, os.path.join(folder, name)) for name in names]
+    checkpoints = sorted((path for kind, path in found if kind == "checkpoint"),
+                         key=lambda path: path.split("-")[-1])
+    archives = [path for kind, path in found if kind == "log"]
+    TAP.ok(archives, "the log's beginning is in archives")
+    for path in checkpoints[:-1] + archives:
+        os.remove(path)
+
+
+def made_again():
+    content = Content(4)
+    with DirStore() as store:
+        fill(store, content)
+        bodies = {path: body_of(path) for path in content.files}
+        for number, path in enumerate(largest_files(content)):
+            with open(path, "rb") as file:
+                trailer = file.read()[-32:]
+            os.remove(path)
+            if number % 2:
+                with open(path, "wb") as file:
+                    file.write(bytes([bodies[path][0] ^ 1]) + bodies[path][1:] + trailer)
+        with server(store, "--take-over-now", *NEVER) as instance:
+            instance.start()
+            client = client_of(instance)
+            TAP.equal(content.wrong(client), [], "files are gone or damaged: nothing is missing")
+            TAP.ok(until(lambda: hydrated(instance)), "and the disk is filled")
+            TAP.ok("it was made again from the log" in instance.log(), "for they were made again")
+            named = [path for path in bodies if "sst/" + os.path.basename(path) in instance.log()]
+            TAP.ok(named and all(body_of(path) == bodies[path] for path in named),
+                   "byte for byte, and put back into the store", named)
+            client.close()
+            instance.stop()
+
+
 def damaged():
     import etcdclient
     content = Content(4)
     with DirStore() as store:
         fill(store, content)
-        # The largest file of each checkpoint: one of them is in the newest one, whatever was folded.
-        victims = [max((path for path in content.files if path.endswith(index)),
-                       key=os.path.getsize)
-                   for index in {path[-20:] for path in content.files}]
-        aside = os.path.join(store.folder, "aside")
-        os.mkdir(aside)
-        for path in victims:
-            os.rename(path, os.path.join(aside, os.path.basename(path)))
+        forget_the_log(store)
+        victims = largest_files(content)
+        back = move_aside(store, victims)
         with server(store, "--take-over-now", *NEVER) as instance:
             instance.start()
             client = client_of(instance)
@@ -286,8 +346,8 @@ def damaged():
                                  if key in content.keys])
                 except etcdclient.grpc.RpcError as error:
                     failed.append((error.code().name, error.details()))
-            TAP.ok(failed and good and all(good), "files are gone: some keys fail, others do not",
-                   len(failed), len(good))
+            TAP.ok(failed and good and all(good), "files are gone, and what they were made of: some "
+                   "keys fail, others do not", len(failed), len(good))
             TAP.equal(set(failed), {("DATA_LOSS", "t4: an object of the checkpoint is missing or "
                                      "damaged; the server's log names it")}, "with an error")
             TAP.ok(any("the object sst/" + os.path.basename(path) in instance.log()
@@ -295,8 +355,7 @@ def damaged():
                    "and the log names it", victims)
             content.write(client, [b"tail/more"])
             TAP.equal(content.wrong(client, [b"tail/more", b"tail/003"]), [], "writes go on")
-            for path in victims:
-                os.rename(os.path.join(aside, os.path.basename(path)), path)
+            back()
             TAP.equal(content.wrong(client), [], "with the files back all of it is there")
             client.close()
             instance.stop()
@@ -308,6 +367,7 @@ def main():
     held_back()
     killed()
     held_while_checkpoints_come_and_go()
+    made_again()
     damaged()
     TAP.done()
 

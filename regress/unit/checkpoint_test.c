@@ -72,11 +72,96 @@ walk_step(struct lead *l, struct chance *c, struct error *error)
     return status;
 }
 
+/* Puts bytes over whatever stands under the key. */
+static void
+overwrite(struct object_store *s, const char *key, struct t4_slice body)
+{
+    struct t4_object_info info = {.size = sizeof info};
+    struct error e = {0};
+    struct t4_put put = {
+        .size = sizeof put, .condition = T4_PUT_ANY, .key = slice_str(key), .body = body};
+
+    assert_int_equal(object_put(s, &put, 0, &info, &e), T4_OK);
+}
+
+static void
+flip(struct object_store *s, const char *key, size_t at)
+{
+    struct t4_object_info info = {.size = sizeof info};
+    struct buffer b = {0};
+    struct error e = {0};
+
+    assert_int_equal(
+        object_get(s, slice_str(key), 0, T4_TO_THE_END, 1 << 20, 0, &b, &info, &e),
+        T4_OK);
+    b.data[at % b.len] ^= 1;
+    overwrite(s, key, buffer_slice(&b));
+    buffer_free(&b);
+}
+
+/* Any file of the newest checkpoint; false: it has none. */
+static bool
+any_file(struct lead *l, struct chance *c, struct run_index *run, size_t *which)
+{
+    const struct checkpoint_object *newest = &manifest(l)->newest;
+    struct error error = {0};
+
+    if (newest->n_runs == 0)
+        return false;
+    *which = (size_t)chance_below(c, newest->n_runs);
+    assert_int_equal(run_fetch(l->checkpointer->log, &newest->run[*which], run, &error),
+                     T4_OK);
+    if (run->n == 0) {
+        run_index_free(run);
+        return false;
+    }
+    *which = (size_t)chance_below(c, run->n);
+    return true;
+}
+
+/*
+ * Takes a file away, or damages it, and makes it again; counts those for which the store has not
+ * kept what it takes, and puts them back.
+ */
+static void
+lose_and_rebuild(struct lead *l, struct chance *c, unsigned *made, unsigned *gone)
+{
+    struct buffer before = {0}, after = {0};
+    char key[SST_KEY_BYTES];
+    struct error error = {0};
+    struct run_index run;
+    struct t4_slice name;
+    size_t which;
+
+    if (!any_file(l, c, &run, &which))
+        return;
+    sst_key(key, run.sst[which].info.sha256, run.sst[which].term, run.sst[which].index);
+    name = slice_str(key);
+    assert_int_equal(
+        objectlog_fetch(l->checkpointer->log, key, SST_OBJECT_MAX, &before, &error),
+        T4_OK);
+    if (chance_below(c, 2) == 0)
+        assert_int_equal(object_remove(l->store, &name, 1, 0, &error), T4_OK);
+    else
+        flip(l->store, key, (size_t)chance_below(c, 1u << 20));
+    if (rebuild_file(l->checkpointer->log, &run, which, &after, &error) == T4_OK) {
+        assert_true(slice_equal(buffer_slice(&before), buffer_slice(&after)));
+        ++*made;
+    } else {
+        overwrite(l->store, key, buffer_slice(&before));
+        ++*gone;
+    }
+    run_index_free(&run);
+    buffer_free(&before);
+    buffer_free(&after);
+}
+
 static void
 walk(const char *name, const char *seed, uint64_t chance_seed, unsigned steps)
 {
     struct log_model model = {.keys = 40, .value_bytes = 30};
     struct chance c = {chance_seed};
+    unsigned made = 0, gone = 0;
     struct lead l;
 
     lead_init(&l, name, seed, &model, 5);
@@ -93,6 +178,8 @@ walk(const char *name, const char *seed, uint64_t chance_seed, unsigned steps)
         /* Failed: begin again, as the thread does; the chain is not positioned any more. */
         while (status != T4_OK)
             status = lead_take(&l, &error);
+        if (seed == NULL && i % 4 == 0 && l.checkpointer->log != NULL)
+            lose_and_rebuild(&l, &c, &made, &gone);
         if (i % 8 == 0) {
             struct lead other = l;
 
@@ -103,11 +190,14 @@ walk(const char *name, const char *seed, uint64_t chance_seed, unsigned steps)
         }
     }
     print_message(
-        "# %s: %llu entries, %u checkpoints kept, archive from slot %llu, floor %llu\n",
+        "# %s: %llu entries, %u checkpoints kept, archive from slot %llu, floor %llu; "
+        "%u files made again, %u could not be\n",
         name, (unsigned long long)l.uploaded,
         l.checkpointer->log != NULL ? manifest(&l)->n_checkpoints : 0,
         (unsigned long long)objectlog_manifest(l.chain)->archive.next_slot,
-        (unsigned long long)objectlog_manifest(l.chain)->floor.next_slot);
+        (unsigned long long)objectlog_manifest(l.chain)->floor.next_slot, made, gone);
+    if (seed == NULL)
+        assert_true(made > gone);
     lead_free(&l);
     log_model_free(&model);
 }
@@ -235,6 +325,8 @@ test_a_fold_keeps_files(void **unused)
     struct file_set before = {0};
     struct run_index run;
     struct error error = {0};
+    char key[SST_KEY_BYTES];
+    struct t4_slice name;
     size_t kept = 0;
     struct lead l;
 
@@ -252,9 +344,13 @@ test_a_fold_keeps_files(void **unused)
     for (size_t i = 0; i < run.n; i++)
         file_set_add(&before, run.sst[i].info.sha256, run.sst[i].term, run.sst[i].index);
     file_set_sort(&before);
+    sst_key(key, run.sst[2].info.sha256, run.sst[2].term, run.sst[2].index);
+    name = slice_str(key);
     run_index_free(&run);
     upload(&l, in_order(&model, &c, 14000, 14100)); /* one place of the keys */
-    lead_do(&l, WORK_CHECKPOINT | WORK_FOLD);
+    lead_do(&l, WORK_CHECKPOINT);
+    assert_int_equal(object_remove(l.store, &name, 1, 0, &error), T4_OK);
+    lead_do(&l, WORK_FOLD); /* which needs it, and makes it again */
     assert_int_equal(manifest(&l)->newest.n_runs, 2);
     upload(&l, in_order(&model, &c, 20000, 20001));
     lead_do(&l, WORK_CHECKPOINT);
@@ -397,24 +493,6 @@ test_the_floor_moves_under_a_reader(void **unused)
     assert_store_is_whole(&l);
     lead_free(&l);
     log_model_free(&model);
-}
-
-static void
-flip(struct object_store *s, const char *key, size_t at)
-{
-    struct t4_object_info info = {.size = sizeof info};
-    struct buffer b = {0};
-    struct error e = {0};
-    struct t4_put put = {
-        .size = sizeof put, .condition = T4_PUT_ANY, .key = slice_str(key)};
-
-    assert_int_equal(
-        object_get(s, slice_str(key), 0, T4_TO_THE_END, 1 << 20, 0, &b, &info, &e),
-        T4_OK);
-    b.data[at % b.len] ^= 1;
-    put.body = buffer_slice(&b);
-    assert_int_equal(object_put(s, &put, 0, &info, &e), T4_OK);
-    buffer_free(&b);
 }
 
 static t4_status

@@ -98,6 +98,25 @@ struct checkpoint_view {
 };
 void checkpointer_look(struct checkpointer *c, struct checkpoint_view *out);
 
+/* --- what is damaged -------------------------------------------------------------------------- */
+
+struct run_index;
+struct rebuild_options {
+    struct env *env;
+    struct object_store *store;
+    uint64_t incarnation, timeout_ns;
+};
+/*
+ * Makes file number `which` of a run again from the log that the store still has, without the file
+ * itself; *object has the hash that its name says, so it is put back whoever leads (a failure of
+ * that is only logged).  Any thread; reads the log since a listed checkpoint, so it may take long.  Errors: INVALID, CORRUPT:
+ * what it would need is not there any more, or does not give those bytes; NOMEM: too much was
+ * written to its keys; the store's.
+ */
+t4_status checkpoint_rebuild(const struct rebuild_options *options,
+                             const struct run_index *run, size_t which,
+                             struct buffer *object, struct error *error);
+
 /* --- t4 gc -------------------------------------------------------------------------------- */
 
 /* One removal by hand. */

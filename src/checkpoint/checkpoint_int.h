@@ -7,6 +7,8 @@
  * build.c       an interval of the log becomes runs
  * fold.c        runs become one base
  * run_write.c   sorted records become files and a run index in the store
+ * run_read.c    a run, record by record
+ * rebuild.c     a file that is missing or damaged, made again from the log
  * archive.c     raw slots of the chain become archives
  * collect.c     what is not reached any more; its removal
  * retire.c      which checkpoints come off the list (pure)
@@ -72,6 +74,28 @@ struct run_target {
 t4_status run_write(struct run_target *t, struct sst_source *records,
                     struct run_index *run, struct checkpoint_run *out,
                     struct error *error);
+/* --- reading runs: run_read.c ------------------------------------------------------------------ */
+
+/* Begins as zeros; to be closed also after a failed open. */
+struct run_reader {
+    struct objectlog *log;
+    struct run_index run;
+    bool mends;             /* files are made again if need be */
+    bool system;            /* the index's system records come behind the last file */
+    size_t next, end;       /* files */
+    struct buffer from, to; /* encoded keys, if limited */
+    struct buffer object;
+    struct sst *sst;
+    struct sst_cursor cursor;
+};
+
+t4_status run_reader_open(struct run_reader *r, struct objectlog *log,
+                          const struct checkpoint_run *name, bool mends,
+                          struct error *error);
+/* Only the internal keys from `first` to `last`, both included; no system records. */
+void run_reader_limit(struct run_reader *r, struct t4_slice first, struct t4_slice last);
+struct sst_source run_reader_source(struct run_reader *r);
+void run_reader_close(struct run_reader *r);
 /* Fetches and checks a run's index. */
 t4_status run_fetch(struct objectlog *log, const struct checkpoint_run *name,
                     struct run_index *run, struct error *error);
@@ -132,6 +156,10 @@ bool fold_is_due(const struct checkpoint_run *run, uint32_t n, uint32_t most);
  */
 t4_status fold_runs(struct run_target *t, const struct checkpoint_run *runs, uint32_t n,
                     struct checkpoint_run *out, struct error *error);
+
+/* rebuild.c: checkpoint_rebuild() with a log at hand; moves the place that it reads from. */
+t4_status rebuild_file(struct objectlog *log, const struct run_index *run, size_t which,
+                       struct buffer *object, struct error *error);
 
 /* --- the list --------------------------------------------------------------------------------- */
 

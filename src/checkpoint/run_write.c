@@ -107,6 +107,15 @@ count_upload(struct run_target *t, uint64_t bytes)
         metric_add(t->metrics, METRIC_CHECKPOINT_UPLOADED, (int64_t)bytes);
 }
 
+/* Under a key that has the hash of these bytes nothing else can stand but something damaged. */
+static t4_status
+create(struct run_target *t, const char *key, struct t4_slice body, struct error *error)
+{
+    t4_status status = objectlog_create(t->log, key, body, error);
+
+    return status == T4_E_EXISTS ? objectlog_replace(t->log, key, body, error) : status;
+}
+
 /* The file that the writer holds: into the store and into the run. */
 static t4_status
 finish_file(struct run_target *t, struct sst_writer *w, struct buffer *object,
@@ -126,7 +135,7 @@ finish_file(struct run_target *t, struct sst_writer *w, struct buffer *object,
         return run_index_add(run, &info, same->term, same->index, error);
     }
     sst_key(key, info.sha256, t->term, t->index);
-    status = objectlog_create(t->log, key, buffer_slice(object), error);
+    status = create(t, key, buffer_slice(object), error);
     if (status != T4_OK)
         return status;
     count_upload(t, info.object_bytes);
@@ -180,7 +189,7 @@ put_index(struct run_target *t, const struct run_index *run, struct checkpoint_r
     run_index_encode(&object, run);
     sha256(buffer_slice(&object), out->sha256);
     run_key(key, out->sha256, t->term, t->index);
-    status = objectlog_create(t->log, key, buffer_slice(&object), error);
+    status = create(t, key, buffer_slice(&object), error);
     if (status == T4_OK)
         count_upload(t, object.len);
     buffer_free(&object);
@@ -208,36 +217,4 @@ run_write(struct run_target *t, struct sst_source *records, struct run_index *ru
         sst_filter_build(&filter, &run->filter);
     sst_filter_builder_free(&filter);
     return status == T4_OK ? put_index(t, run, out, error) : status;
-}
-
-/* --- reading ------------------------------------------------------------------------------- */
-
-t4_status
-run_fetch(struct objectlog *log, const struct checkpoint_run *name, struct run_index *run,
-          struct error *error)
-{
-    struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
-    char key[SST_KEY_BYTES];
-    t4_status status;
-
-    run_key(key, name->sha256, name->term, name->index);
-    status = objectlog_fetch(log, key, RUN_OBJECT_MAX, &object, error);
-    if (status == T4_OK) {
-        sha256(buffer_slice(&object), hash);
-        if (memcmp(hash, name->sha256, SHA256_BYTES) != 0)
-            status = error_set(error, T4_E_CORRUPT, "its bytes do not have its hash");
-        else
-            status = run_index_decode(buffer_slice(&object), run, error);
-        if (status != T4_OK) {
-            error_wrap(error, "the object %s", key);
-            error_hint(error, "restore it from a version or a copy that the store keeps");
-        }
-    } else if (status == T4_E_NOTFOUND) {
-        status = error_set(error, T4_E_CORRUPT,
-                           "the object %s is gone, although a checkpoint names it", key);
-        error_hint(error, "restore it from a version or a copy that the store keeps");
-    }
-    buffer_free(&object);
-    return status;
 }

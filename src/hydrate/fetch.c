@@ -10,12 +10,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "fmt/entry.h"
 #include "fmt/record.h"
 #include "hydrate/hydrate_int.h"
 
 #define CACHE_BYTES (32u << 20)
+#define HOPELESS_NS UINT64_C(60000000000)
 
 /* --- objects --------------------------------------------------------------------------------- */
 
@@ -182,6 +184,36 @@ get_file(struct hydration *h, const struct run_sst *sst, struct buffer *object,
     return status == T4_OK ? T4_OK : (damaged(key, error), status);
 }
 
+/*
+ * A file that is missing or damaged is made again, if that can be; else it stays as it is, and
+ * nobody tries for a while.  [lock], which it gives up meanwhile
+ */
+static t4_status
+rebuild(struct hydration *h, struct file *f, struct buffer *object)
+{
+    uint64_t now = h->options.env->boot_ns(h->options.env->state);
+    struct error reason = {0};
+    t4_status status;
+    uint32_t r = 0;
+
+    if (h->options.rebuild == NULL || now < f->hopeless_until_ns)
+        return T4_E_CORRUPT;
+    while (f < h->file[r] || f >= h->file[r] + h->run[r].n)
+        r++;
+    mutex_unlock(&h->lock);
+    status = h->options.rebuild(h->options.arg, &h->run[r], (size_t)(f - h->file[r]),
+                                object, &reason);
+    mutex_lock(&h->lock);
+    if (status == T4_OK)
+        return T4_OK;
+    f->hopeless_until_ns = now + HOPELESS_NS;
+    mutex_unlock(&h->lock);
+    LOG_ERROR("an object of the checkpoint cannot be made again", "reason",
+              reason.message, NULL);
+    mutex_lock(&h->lock);
+    return T4_E_CORRUPT;
+}
+
 /* The file's bytes, which stay until let_go().  [lock], which it gives up meanwhile. */
 static t4_status
 hold(struct hydration *h, struct file *f, struct error *error)
@@ -200,6 +232,8 @@ hold(struct hydration *h, struct file *f, struct error *error)
     mutex_unlock(&h->lock);
     status = get_file(h, f->sst, &object, error);
     mutex_lock(&h->lock);
+    if (status == T4_E_CORRUPT)
+        status = rebuild(h, f, &object);
     f->state = status == T4_OK ? FILE_READY : FILE_ABSENT;
     condition_broadcast(&h->came);
     if (status != T4_OK) {

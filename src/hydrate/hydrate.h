@@ -18,7 +18,8 @@
  *  (2) the mark in the engine says which units are, written with their last records
  *  (3) nothing is installed that was not verified: the object against its hash, each record
  *      against its checksum
- *  (4) "gone" is never taken for "empty": a missing or damaged object fails its range, by name
+ *  (4) "gone" is never taken for "empty": a missing or damaged object that cannot be made again
+ *      fails its range, by name
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -32,6 +33,7 @@
 #include "object/object.h"
 
 struct hydration;
+struct run_index;
 
 struct hydration_options {
     struct env *env;
@@ -42,6 +44,13 @@ struct hydration_options {
     bool only_asked;     /* no background: for tests */
     struct metrics *metrics;
     void *arg;
+    /*
+     * Makes a file that is missing or damaged again: bytes with the hash that the run says.  Called
+     * without a lock, on any of the threads, once a minute for a file that cannot be made.  NULL:
+     * nobody can.
+     */
+    t4_status (*rebuild)(void *arg, const struct run_index *run, size_t which,
+                         struct buffer *object, struct error *error);
     void (*poke)(void *arg);     /* wakes the engine thread */
     void (*complete)(void *arg); /* the engine holds everything; on the engine thread */
 };

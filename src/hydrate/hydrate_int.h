@@ -62,6 +62,7 @@ struct file {
     enum file_state state;      /* [lock] */
     struct buffer object;       /* while READY */
     uint32_t users;             /* [lock] */
+    uint64_t hopeless_until_ns; /* [lock] not made again before this */
     struct file *newer, *older; /* [lock] READY and unused: a list by age */
 };
 

@@ -40,6 +40,19 @@ complete(void *arg)
         watch_hub_wake(n->hub);
 }
 
+static t4_status
+rebuild(void *arg, const struct run_index *run, size_t which, struct buffer *object,
+        struct error *error)
+{
+    struct node *n = arg;
+    struct rebuild_options options = {.env = n->options.env,
+                                      .store = n->options.store,
+                                      .incarnation = n->identity.incarnation,
+                                      .timeout_ns = n->options.store_timeout_ns};
+
+    return checkpoint_rebuild(&options, run, which, object, error);
+}
+
 static struct hydration_options
 options_of(struct node *n)
 {
@@ -51,7 +64,8 @@ options_of(struct node *n)
                                       .metrics = &n->metrics,
                                       .arg = n,
                                       .poke = poke,
-                                      .complete = complete};
+                                      .complete = complete,
+                                      .rebuild = rebuild};
 }
 
 t4_status

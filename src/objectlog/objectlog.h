@@ -172,12 +172,15 @@ t4_status objectlog_archive(struct objectlog *c, const struct chain_floor *newes
  * Objects that are written once (tried a few times; an ambiguous answer until it is decided).
  * fetch: NOTFOUND is an answer.  create: OK also if the very same bytes are there; EXISTS: others
  * are.  walk: every key with the prefix above `after`, once each and in order; only OK means that
- * all were given.  remove: an absent object is fine.
+ * all were given.  remove: an absent object is fine.  replace: over whatever is there; only for
+ * an object that has these bytes' hash in its key, so that any other bytes under it are damaged.
  */
 t4_status objectlog_fetch(struct objectlog *c, const char *key, size_t limit,
                           struct buffer *out, struct error *error);
 t4_status objectlog_create(struct objectlog *c, const char *key, struct t4_slice body,
                            struct error *error);
+t4_status objectlog_replace(struct objectlog *c, const char *key, struct t4_slice body,
+                            struct error *error);
 t4_status objectlog_walk(struct objectlog *c, const char *prefix, const char *after,
                          t4_list_fn *fn, void *arg, struct error *error);
 t4_status objectlog_remove(struct objectlog *c, const struct t4_slice *keys, size_t n,

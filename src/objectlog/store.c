@@ -262,6 +262,32 @@ objectlog_create(struct objectlog *c, const char *key, struct t4_slice body,
     return status;
 }
 
+t4_status
+objectlog_replace(struct objectlog *c, const char *key, struct t4_slice body,
+                  struct error *error)
+{
+    struct t4_put put = {
+        .size = sizeof put, .condition = T4_PUT_ANY, .key = slice_str(key), .body = body};
+
+    for (unsigned tries = 1;; tries++) {
+        struct t4_object_info info = {.size = sizeof info};
+        t4_status next, status = object_put(c->options.store, &put, c->options.timeout_ns,
+                                            &info, error);
+
+        if (status == T4_OK) {
+            note_end(c, tries, true);
+            return T4_OK;
+        }
+        /* The same bytes may be put again: nothing is left open. */
+        next = after_failure(c, TRY, status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : status,
+                             false, tries, error);
+        if (next != T4_OK) {
+            note_end(c, tries + 1, false);
+            return next;
+        }
+    }
+}
+
 /* A page of a listing, which may be told twice when it is asked for again. */
 struct page {
     t4_list_fn *fn;
