@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import urllib.request
 
@@ -102,11 +103,11 @@ def checkpointed(instance, revision):
     return until(lambda: metric(instance, "t4_checkpoint_revision") >= revision)
 
 
-def files(store):
-    """Paths of the files of all checkpoints."""
+def objects(store, kind):
+    """Paths of all objects below a folder of the store."""
     found = []
     for folder, _, names in os.walk(store.path):
-        if os.path.basename(folder).startswith("sst"):
+        if os.path.relpath(folder, store.path).split(os.sep)[0].rstrip("+") == kind:
             found += [os.path.join(folder, name) for name in names]
     return sorted(found)
 
@@ -127,7 +128,7 @@ def fill(store, content, options=()):
         TAP.ok(checkpointed(instance, revision), "a checkpoint has all of it")
         client.close()
         instance.stop()
-        content.files = files(store)
+        content.files = objects(store, "sst")
         instance.options = [o for o in instance.options if o not in OFTEN] + NEVER
         instance.start()
         client = client_of(instance)
@@ -142,7 +143,7 @@ def held_back():
     content = Content(1)
     with DirStore() as store:
         fill(store, content)
-        TAP.ok(len(files(store)) >= 3, "the checkpoint has several files", files(store))
+        TAP.ok(len(objects(store, "sst")) >= 3, "the checkpoint has several files", objects(store, "sst"))
         with server(store, "--take-over-now", *NEVER) as instance:
             store.control("hold get sst/")
             before = len(store.requests())
@@ -244,7 +245,7 @@ def held_while_checkpoints_come_and_go():
             checkpointed(instance, content.keys[b"last"][1])
             client.close()
             instance.stop()
-        largest = max(files(store), key=os.path.getsize)
+        largest = max(objects(store, "sst"), key=os.path.getsize)
         with server(store, "--checkpoint-interval=100ms", "--history-retention=0") as instance:
             store.control("hold get sst/" + os.path.basename(largest))
             instance.start()
@@ -289,13 +290,8 @@ def largest_files(content):
 
 def forget_the_log(store):
     """Takes away what a file could be made of again: older checkpoints and the log's beginning."""
-    found = []
-    for folder, _, names in os.walk(store.path):
-        kind = os.path.relpath(folder, store.path).split(os.sep)[0].rstrip("+")
-        found += [(kind, os.path.join(folder, name)) for name in names]
-    checkpoints = sorted((path for kind, path in found if kind == "checkpoint"),
-                         key=lambda path: path.split("-")[-1])
-    archives = [path for kind, path in found if kind == "log"]
+    checkpoints = sorted(objects(store, "checkpoint"), key=lambda path: path.split("-")[-1])
+    archives = objects(store, "log")
     TAP.ok(archives, "the log's beginning is in archives")
     for path in checkpoints[:-1] + archives:
         os.remove(path)
@@ -322,6 +318,40 @@ def made_again():
             named = [path for path in bodies if "sst/" + os.path.basename(path) in instance.log()]
             TAP.ok(named and all(body_of(path) == bodies[path] for path in named),
                    "byte for byte, and put back into the store", named)
+            client.close()
+            instance.stop()
+
+
+def lost_index():
+    """The newest checkpoint has lost a run's index: an older one and the log serve, and heal the store."""
+    content = Content(5)
+    with DirStore() as store:
+        fill(store, content)
+        runs = objects(store, "run")
+        newest = max(path[-20:] for path in runs)
+        for path in runs:
+            if path.endswith(newest):
+                os.remove(path)
+        verify = [t4test.T4.binary, "verify", "--object-store=" + store.plain_url]
+        TAP.equal(subprocess.run(verify, capture_output=True).returncode, 1,
+                  "the newest checkpoint has lost an index")
+        with server(store, "--take-over-now", *OFTEN) as instance:
+            instance.start()
+            client = client_of(instance)
+            TAP.ok("beginning from an older one" in instance.log(), "the server begins from an older")
+            TAP.equal(content.wrong(client), [], "nothing is missing")
+            content.write(client, [b"tail/more"])
+            TAP.ok(until(lambda: "going on from an older one" in instance.log()),
+                   "the damaged one goes off the list")
+            content.write(client, [b"tail/again"])
+            TAP.ok(until(lambda: subprocess.run(verify, capture_output=True).returncode == 0),
+                   "then the store is whole again")
+            client.close()
+            instance.stop()
+        with server(store, "--take-over-now", *NEVER) as instance:
+            instance.start()
+            client = client_of(instance)
+            TAP.equal(content.wrong(client), [], "and has everything")
             client.close()
             instance.stop()
 
@@ -368,6 +398,7 @@ def main():
     killed()
     held_while_checkpoints_come_and_go()
     made_again()
+    lost_index()
     damaged()
     TAP.done()
 

@@ -209,7 +209,7 @@ main(int argc, char **argv)
     if (m->n_checkpoints > 0) {
         uint32_t which = argc > 2 ? m->n_checkpoints - 1 : 0;
 
-        if (collect_checkpoint(log, &m->checkpoint[which], &o, &error) != T4_OK)
+        if (objectlog_fetch_checkpoint(log, &m->checkpoint[which], &o, &error) != T4_OK)
             fail(&error);
         add_checkpoint(log, &o, &state);
         objectlog_begin_at(log, &o.place);

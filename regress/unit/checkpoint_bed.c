@@ -590,7 +590,7 @@ assert_store_is_whole(struct lead *l)
     for (uint32_t i = 0; i < m.n_checkpoints; i++) {
         struct checkpoint_object o;
 
-        if (collect_checkpoint(log, &m.checkpoint[i], &o, &error) != T4_OK)
+        if (objectlog_fetch_checkpoint(log, &m.checkpoint[i], &o, &error) != T4_OK)
             fail_msg("%s", error.message);
         assert_checkpoint(log, &o, l->model);
         assert_int_equal(read_from(l, log, &o.place), T4_OK);

@@ -270,9 +270,13 @@ open_log(struct checkpointer *c, struct error *error)
                          ", not of ours (%" PRIu64 "): another server leads",
                          object_url(c->options.store), objectlog_manifest(log)->term,
                          c->options.term);
-    status = look_back(c, error);
+    if (c->suspect)
+        status = publish_without_damaged(c, error);
+    if (status == T4_OK)
+        status = look_back(c, error);
     if (status != T4_OK)
         return status;
+    c->suspect = false;
     show(c);
     if (objectlog_manifest(log)->newest.index > 0 && c->options.covered != NULL)
         c->options.covered(c->options.arg, objectlog_manifest(log)->newest.index);
@@ -395,13 +399,14 @@ checkpointer_do(struct checkpointer *c, unsigned work, struct error *error)
 /* --- outcomes ----------------------------------------------------------------------------------------- */
 
 static void
-note_failure(struct checkpointer *c, const struct error *error)
+note_failure(struct checkpointer *c, t4_status status, const struct error *error)
 {
     uint64_t pause = RETRY_NS;
 
     for (unsigned i = 0; i < c->failures && pause < RETRY_MAX_NS; i++)
         pause *= 2;
     c->failures++;
+    c->suspect |= status == T4_E_CORRUPT;
     c->retry_ns = checkpointer_now(c) + (pause < RETRY_MAX_NS ? pause : RETRY_MAX_NS);
     mutex_lock(&c->lock);
     c->view.failing = true;
@@ -446,7 +451,7 @@ checkpoint_main(void *arg)
         if (status == T4_OK && !(work & WORK_OPEN))
             note_success(c);
         else if (status != T4_OK && checkpointer_between(c, NULL) == T4_OK)
-            note_failure(c, &error);
+            note_failure(c, status, &error);
     }
     return NULL;
 }

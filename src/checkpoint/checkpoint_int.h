@@ -163,6 +163,9 @@ t4_status rebuild_file(struct objectlog *log, const struct run_index *run, size_
 
 /* --- the list --------------------------------------------------------------------------------- */
 
+/* Entry `i` of the list, which is `o`, becomes the newest: those above it come off. */
+void list_begin_at(struct manifest_object *m, uint32_t i,
+                   const struct checkpoint_object *o);
 /* Puts the checkpoint at the head of the manifest's list; a full one loses one of the middle. */
 void list_add(struct manifest_object *m, const struct checkpoint_object *newest,
               const uint8_t sha256[SHA256_BYTES]);
@@ -208,9 +211,6 @@ void collector_add_slots(struct collector *g, const struct archive *a);
  * manifest is not of our term.
  */
 t4_status collect(struct collector *g, bool all_slots, struct error *error);
-/* Fetches a checkpoint of the list and compares it with what the list says. */
-t4_status collect_checkpoint(struct objectlog *log, const struct checkpoint_name *name,
-                             struct checkpoint_object *out, struct error *error);
 
 /* --- the handle ---------------------------------------------------------------------------------- */
 
@@ -236,7 +236,8 @@ struct checkpointer {
     uint64_t published_ns, collected_ns, listed_ns; /* 0: not yet in this life */
     uint64_t retry_ns;                              /* nothing before this */
     unsigned failures;                              /* in a row */
-    bool dirty; /* something may have become garbage since the last round */
+    bool suspect; /* something of a checkpoint was damaged: the newest one may be */
+    bool dirty;   /* something may have become garbage since the last round */
     bool has_fold;
     uint32_t fold_inputs; /* that many of the last runs are in ... */
     struct checkpoint_run folded_run[CHECKPOINT_RUNS_MAX];
@@ -269,6 +270,12 @@ t4_status publish_fold(struct checkpointer *c, struct error *error);
 t4_status publish_manifest(struct checkpointer *c, struct manifest_object *next,
                            struct error *error);
 
+/*
+ * A newest checkpoint that has lost its object or a run's index is of no use, and would be in every
+ * later one: if an older one of the list is whole, it and what lies between go off the list, and
+ * the next checkpoint is made from there.  publish.c
+ */
+t4_status publish_without_damaged(struct checkpointer *c, struct error *error);
 /* retirement of checkpoints and of the log below them, in the manifest.  publish.c */
 t4_status publish_retirement(struct checkpointer *c, struct error *error);
 

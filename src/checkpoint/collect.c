@@ -132,41 +132,12 @@ need_run(struct collector *g, const struct checkpoint_run *run, struct error *er
     return T4_OK;
 }
 
-t4_status
-collect_checkpoint(struct objectlog *log, const struct checkpoint_name *name,
-                   struct checkpoint_object *out, struct error *error)
-{
-    struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
-    char key[CHECKPOINT_KEY_BYTES];
-    t4_status status;
-
-    checkpoint_key(key, name->term, name->revision, name->index);
-    status = objectlog_fetch(log, key, OBJECT_TEXT_MAX, &object, error);
-    if (status == T4_OK) {
-        sha256(buffer_slice(&object), hash);
-        status = memcmp(hash, name->sha256, SHA256_BYTES) == 0
-                     ? checkpoint_decode(buffer_slice(&object), out)
-                     : T4_E_CORRUPT;
-        if (status != T4_OK)
-            error_set(error, status,
-                      "the object %s is not the one that the manifest lists", key);
-    } else if (status == T4_E_NOTFOUND) {
-        status = error_set(error, T4_E_CORRUPT,
-                           "the object %s is gone, although the manifest lists it", key);
-    }
-    if (status == T4_E_CORRUPT)
-        error_hint(error, "restore it from a version or a copy that the store keeps");
-    buffer_free(&object);
-    return status;
-}
-
 static t4_status
 need_checkpoint(struct collector *g, const struct checkpoint_name *name,
                 struct error *error)
 {
     struct checkpoint_object o;
-    t4_status status = collect_checkpoint(g->log, name, &o, error);
+    t4_status status = objectlog_fetch_checkpoint(g->log, name, &o, error);
 
     for (uint32_t i = 0; status == T4_OK && i < o.n_runs; i++)
         status = need_run(g, &o.run[i], error);

@@ -190,6 +190,54 @@ publish_fold(struct checkpointer *c, struct error *error)
     return T4_OK;
 }
 
+/* OK: every run's index is there.  CORRUPT: one is missing or damaged. */
+static t4_status
+look_at_runs(struct checkpointer *c, const struct checkpoint_object *o,
+             struct error *error)
+{
+    t4_status status = T4_OK;
+
+    for (uint32_t i = 0; i < o->n_runs && status == T4_OK; i++) {
+        struct run_index run;
+
+        status = run_fetch(c->log, &o->run[i], &run, error);
+        if (status == T4_OK)
+            run_index_free(&run);
+    }
+    return status;
+}
+
+t4_status
+publish_without_damaged(struct checkpointer *c, struct error *error)
+{
+    const struct manifest_object *m = objectlog_manifest(c->log);
+    struct manifest_object next = *m;
+    struct checkpoint_object o = m->newest;
+    struct error reason;
+    char revision[24];
+    uint32_t i = 0;
+    t4_status status = look_at_runs(c, &o, &reason);
+
+    if (status == T4_OK)
+        return T4_OK;
+    while (status == T4_E_CORRUPT && ++i < m->n_checkpoints) {
+        status = objectlog_fetch_checkpoint(c->log, &m->checkpoint[i], &o, error);
+        if (status == T4_OK)
+            status = o.place.next_slot >= m->archive.next_slot
+                         ? look_at_runs(c, &o, error)
+                         : T4_E_CORRUPT;
+    }
+    if (status == T4_E_CORRUPT)
+        return T4_OK; /* nothing to begin with: whoever needs it says what is damaged */
+    if (status != T4_OK)
+        return status;
+    snprintf(revision, sizeof revision, "%" PRId64, o.revision);
+    LOG_WARN("the newest checkpoint is damaged; going on from an older one", "reason",
+             reason.message, "revision", revision, NULL);
+    list_begin_at(&next, i, &o);
+    return publish_manifest(c, &next, error);
+}
+
 t4_status
 publish_retirement(struct checkpointer *c, struct error *error)
 {
@@ -209,8 +257,8 @@ publish_retirement(struct checkpointer *c, struct error *error)
     if (list_oldest_serves(&next, now_ms, retention_ms)) {
         const struct chain_floor *place = &oldest.place;
 
-        status = collect_checkpoint(c->log, &next.checkpoint[next.n_checkpoints - 1],
-                                    &oldest, error);
+        status = objectlog_fetch_checkpoint(
+            c->log, &next.checkpoint[next.n_checkpoints - 1], &oldest, error);
         if (status != T4_OK)
             return status;
         if (place->next_slot > next.floor.next_slot)

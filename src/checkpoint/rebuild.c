@@ -169,7 +169,7 @@ try_all(struct rebuild *r, struct buffer *object, struct error *error)
         if (m->checkpoint[i].index > highest)
             continue;
         o = mem_alloc(sizeof *o);
-        status = collect_checkpoint(r->log, &m->checkpoint[i], o, error);
+        status = objectlog_fetch_checkpoint(r->log, &m->checkpoint[i], o, error);
         if (status == T4_OK)
             status = try_from(r, o, object, error);
         mem_free(o);

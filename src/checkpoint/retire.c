@@ -43,6 +43,14 @@ make_room(struct manifest_object *m)
 }
 
 void
+list_begin_at(struct manifest_object *m, uint32_t i, const struct checkpoint_object *o)
+{
+    while (i-- > 0)
+        take_off(m, 0);
+    m->newest = *o;
+}
+
+void
 list_add(struct manifest_object *m, const struct checkpoint_object *newest,
          const uint8_t sha256[SHA256_BYTES])
 {

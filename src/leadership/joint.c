@@ -471,7 +471,38 @@ check_tail(struct leadership *l, struct error *error)
 }
 
 /*
- * Begins from the newest checkpoint.  The engine comes first: should the power fail here, the next
+ * Begins from the newest checkpoint, or, if that is damaged, from the next older one above which
+ * the chain is there.  *out is the one it was.
+ */
+static t4_status
+begin_from_checkpoint(struct join *j, struct checkpoint_object *out, struct error *error)
+{
+    struct leadership *l = j->l;
+    const struct manifest_object *m = objectlog_manifest(l->chain);
+    struct error other;
+    t4_status status;
+
+    *out = m->newest;
+    status = l->options.rebase(l->options.arg, out, error);
+    for (uint32_t i = 1; i < m->n_checkpoints && status == T4_E_CORRUPT; i++) {
+        char revision[24];
+
+        if (objectlog_fetch_checkpoint(l->chain, &m->checkpoint[i], out, &other) !=
+                T4_OK ||
+            out->place.next_slot < m->archive.next_slot)
+            continue;
+        snprintf(revision, sizeof revision, "%" PRId64, out->revision);
+        LOG_WARN("the newest checkpoint is damaged; beginning from an older one",
+                 "reason", error->message, "revision", revision, NULL);
+        status = l->options.rebase(l->options.arg, out, &other);
+        if (status != T4_OK && status != T4_E_CORRUPT)
+            *error = other;
+    }
+    return status;
+}
+
+/*
+ * Begins from a checkpoint.  The engine comes first: should the power fail here, the next
  * start finds an engine ahead of its log, or a log without what lies below, never a hole that
  * nothing explains.
  */
@@ -479,22 +510,23 @@ static t4_status
 rebase(struct join *j, struct error *error)
 {
     struct leadership *l = j->l;
-    const struct checkpoint_object *c = &objectlog_manifest(l->chain)->newest;
-    t4_status status = l->options.rebase(l->options.arg, c, error);
+    struct checkpoint_object *c = mem_alloc(sizeof *c);
+    t4_status status = begin_from_checkpoint(j, c, error);
 
-    if (status != T4_OK)
-        return status;
-    wal_skip(l->wal, c->index);
-    l->local_end = c->index;
-    l->revision = c->revision;
-    l->compacted = c->compacted;
-    l->time_ms = c->time_ms;
-    j->rebased = true;
-    l->begun = c->place;
-    l->base_term = c->term;
-    l->base_index = c->index;
-    objectlog_begin_at(l->chain, &c->place);
-    return T4_OK;
+    if (status == T4_OK) {
+        wal_skip(l->wal, c->index);
+        l->local_end = c->index;
+        l->revision = c->revision;
+        l->compacted = c->compacted;
+        l->time_ms = c->time_ms;
+        j->rebased = true;
+        l->begun = c->place;
+        l->base_term = c->term;
+        l->base_index = c->index;
+        objectlog_begin_at(l->chain, &c->place);
+    }
+    mem_free(c);
+    return status;
 }
 
 static t4_status

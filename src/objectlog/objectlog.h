@@ -177,6 +177,10 @@ t4_status objectlog_archive(struct objectlog *c, const struct chain_floor *newes
  */
 t4_status objectlog_fetch(struct objectlog *c, const char *key, size_t limit,
                           struct buffer *out, struct error *error);
+/* A checkpoint that the manifest lists.  CORRUPT: it is not there, or not the one that is listed. */
+t4_status objectlog_fetch_checkpoint(struct objectlog *c,
+                                     const struct checkpoint_name *name,
+                                     struct checkpoint_object *out, struct error *error);
 t4_status objectlog_create(struct objectlog *c, const char *key, struct t4_slice body,
                            struct error *error);
 t4_status objectlog_replace(struct objectlog *c, const char *key, struct t4_slice body,

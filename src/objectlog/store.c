@@ -240,6 +240,35 @@ objectlog_fetch(struct objectlog *c, const char *key, size_t limit, struct buffe
     return status;
 }
 
+t4_status
+objectlog_fetch_checkpoint(struct objectlog *c, const struct checkpoint_name *name,
+                           struct checkpoint_object *out, struct error *error)
+{
+    struct buffer object = {0};
+    uint8_t hash[SHA256_BYTES];
+    char key[CHECKPOINT_KEY_BYTES];
+    t4_status status;
+
+    checkpoint_key(key, name->term, name->revision, name->index);
+    status = objectlog_fetch(c, key, OBJECT_TEXT_MAX, &object, error);
+    if (status == T4_OK) {
+        sha256(buffer_slice(&object), hash);
+        status = memcmp(hash, name->sha256, SHA256_BYTES) == 0
+                     ? checkpoint_decode(buffer_slice(&object), out)
+                     : T4_E_CORRUPT;
+        if (status != T4_OK)
+            error_set(error, status,
+                      "the object %s is not the one that the manifest lists", key);
+    } else if (status == T4_E_NOTFOUND) {
+        status = error_set(error, T4_E_CORRUPT,
+                           "the object %s is gone, although the manifest lists it", key);
+    }
+    if (status == T4_E_CORRUPT)
+        error_hint(error, "restore it from a version or a copy that the store keeps");
+    buffer_free(&object);
+    return status;
+}
+
 static bool
 is_same_body(struct t4_slice object, void *arg)
 {
