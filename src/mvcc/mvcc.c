@@ -322,6 +322,17 @@ mvcc_read_end(struct mvcc_reader *r)
     *r = (struct mvcc_reader){0};
 }
 
+t4_status
+mvcc_record_decode(struct mvcc *m, struct t4_slice key, struct t4_slice value,
+                   struct version *v)
+{
+    if (record_verify(key, value) && record_value_decode(value, v))
+        return T4_OK;
+    if (m->options.damaged != NULL)
+        m->options.damaged(m->options.damaged_arg);
+    return T4_E_CORRUPT;
+}
+
 /* Newest version of ikey at or below `stamp` in the engine. */
 static t4_status
 engine_version(struct mvcc_reader *r, struct t4_slice ikey, uint64_t stamp,
@@ -346,7 +357,7 @@ engine_version(struct mvcc_reader *r, struct t4_slice ikey, uint64_t stamp,
     if (key.len != r->scratch.len || !slice_has_prefix(key, found))
         return T4_E_NOTFOUND;
     v->stamp = ~get_u64be(key.data + key.len - 8);
-    return record_value_decode(value, v) ? T4_OK : T4_E_CORRUPT;
+    return mvcc_record_decode(r->mvcc, key, value, v);
 }
 
 t4_status

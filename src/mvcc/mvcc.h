@@ -50,6 +50,12 @@ struct mvcc_options {
     uint64_t
         flush_pause_ns; /* between slices, so that the log's fdatasync does not suffer */
     struct metrics *metrics;
+    /*
+     * A record of the engine failed its checksum, which every read and compaction looks at.  Called
+     * on the thread that has found it, which then gets CORRUPT.  NULL: nobody wants to know.
+     */
+    void (*damaged)(void *arg);
+    void *damaged_arg;
 };
 
 /* What the engine holds: everything up to log index `flushed`. */
@@ -137,7 +143,7 @@ struct mvcc_walk {
         *source[MVCC_SOURCES_MAX]; /* current key of each, newest first */
     uint32_t sources;
     struct t4_slice engine_ikey; /* current record of the engine; data NULL: at its end */
-    struct t4_slice engine_value;
+    struct t4_slice engine_key, engine_value; /* encoded; of the record it stands on */
     uint64_t engine_stamp;
     struct buffer current; /* the key returned, when it came from the engine */
     t4_status failed;

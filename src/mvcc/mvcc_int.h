@@ -58,6 +58,10 @@ struct mvcc {
     struct mvcc_piece *pieces, **pieces_tail; /* [pieces_lock] the first may be begun */
 };
 
+/* mvcc.c: a record of the engine, verified; CORRUPT was reported (mvcc_options.damaged). */
+t4_status mvcc_record_decode(struct mvcc *m, struct t4_slice key, struct t4_slice value,
+                             struct version *v);
+
 /* work.c: a slice's operations */
 void mvcc_slice_clear(struct mvcc_job *job);
 bool mvcc_slice_full(const struct mvcc *m);

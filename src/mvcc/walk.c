@@ -26,8 +26,13 @@ engine_at(struct mvcc_walk *w, t4_status status, struct t4_slice key,
         return T4_OK;
     if (status != T4_OK)
         return status;
-    if (!record_key_decode(key, &w->reader->key, &w->engine_ikey, &w->engine_stamp))
-        return T4_E_CORRUPT;
+    if (!record_key_decode(key, &w->reader->key, &w->engine_ikey, &w->engine_stamp)) {
+        struct version v;
+
+        w->engine_ikey = slice_of(NULL, 0);
+        return mvcc_record_decode(w->reader->mvcc, key, slice_of(NULL, 0), &v);
+    }
+    w->engine_key = key;
     w->engine_value = value;
     if (slice_compare(w->engine_ikey, w->hi) >= 0)
         w->engine_ikey = slice_of(NULL, 0);
@@ -167,7 +172,7 @@ static t4_status
 engine_version(const struct mvcc_walk *w, struct version *v)
 {
     v->stamp = w->engine_stamp;
-    return record_value_decode(w->engine_value, v) ? T4_OK : T4_E_CORRUPT;
+    return mvcc_record_decode(w->reader->mvcc, w->engine_key, w->engine_value, v);
 }
 
 /*

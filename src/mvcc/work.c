@@ -312,9 +312,8 @@ scan_record(struct mvcc *m, struct compact_scan *s, struct t4_slice key,
     uint64_t stamp;
     struct version v;
 
-    if (!record_verify(key, value) ||
-        !record_key_decode(key, &s->scratch, &ikey, &stamp) ||
-        !record_value_decode(value, &v)) {
+    if (mvcc_record_decode(m, key, value, &v) != T4_OK ||
+        !record_key_decode(key, &s->scratch, &ikey, &stamp)) {
         error_set(error, T4_E_CORRUPT,
                   "a record of the storage engine is damaged "
                   "(found by compaction)");

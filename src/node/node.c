@@ -50,56 +50,6 @@ hub_failed(void *arg, const struct error *error)
     node_fatal(arg, error);
 }
 
-struct wipe {
-    struct env *env;
-    const char *dir;
-};
-
-static void
-wipe_file(void *arg, const char *name)
-{
-    struct wipe *w = arg;
-    size_t size = strlen(w->dir) + strlen(name) + 2;
-    char *path = mem_alloc(size);
-
-    snprintf(path, size, "%s/%s", w->dir, name);
-    w->env->unlink(w->env->state, path, NULL);
-    mem_free(path);
-}
-
-t4_status
-node_open_engine(struct node *n, bool drop, struct error *error)
-{
-    const struct t4_engine_ops *ops = n->options.engine_ops;
-    struct env *env = n->options.env;
-    size_t size = strlen(n->data_dir) + 8;
-    char *dir = mem_alloc(size);
-    t4_status status;
-
-    snprintf(dir, size, "%s/engine", n->data_dir);
-    if (n->engine != NULL)
-        engine_close(n->engine);
-    n->engine = NULL;
-    if (drop) {
-        struct wipe w = {env, dir};
-
-        env->list(env->state, dir, wipe_file, &w, NULL);
-    }
-    status = engine_open(
-        ops != NULL ? ops : engine_memory_ops(), n->options.engine_plugin,
-        ops != NULL ? n->options.engine_name : "memory", dir, &n->engine, error);
-    if (status == T4_OK && engine_max_key(n->engine) < 2 * (KEY_BYTES_MAX + 1) + 10) {
-        status = error_set(error, T4_E_INVALID,
-                           "the storage engine %s takes keys of %llu bytes, t4 needs %u",
-                           engine_name(n->engine),
-                           (unsigned long long)engine_max_key(n->engine),
-                           2 * (KEY_BYTES_MAX + 1) + 10);
-        error_hint(error, "use another --storage-engine");
-    }
-    mem_free(dir);
-    return status;
-}
-
 static void
 start_hub(struct node *n)
 {

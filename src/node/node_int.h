@@ -187,8 +187,10 @@ t4_status node_recover(struct node *n, struct error *error);
 /* Replays what follows, up to `last`; publishable up to `commit`.  [role] */
 t4_status recover_more(struct node *n, uint64_t last, uint64_t commit,
                        struct error *error);
-/* Opens the storage engine, empty if `drop`.  node.c */
+/* engine.c: opens the storage engine, empty if `drop`, or if it is damaged. */
 t4_status node_open_engine(struct node *n, bool drop, struct error *error);
+/* arg: the node.  A record is damaged: the process must end, and the next start empty it. */
+void node_engine_damaged(void *arg);
 
 /* Everything anew, with an empty engine; the log stays. */
 t4_status recover_without_engine(struct node *n, struct error *error);

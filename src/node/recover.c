@@ -219,6 +219,8 @@ open_versions(struct node *n, struct error *error)
         .flush_slice = 4000,
         .flush_pause_ns = 5000000,
         .metrics = &n->metrics,
+        .damaged = node_engine_damaged,
+        .damaged_arg = n,
     };
     struct mvcc_state state;
     t4_status status = mvcc_open(&options, &n->mvcc, &state, error);
@@ -287,6 +289,12 @@ node_recover(struct node *n, struct error *error)
 
     if (status == T4_OK)
         status = base_resume(n, error);
+    if (status == T4_E_CORRUPT && n->lead != NULL) {
+        LOG_ERROR("the storage engine is damaged; beginning without it: log and object "
+                  "store bring everything back",
+                  "reason", error->message, NULL);
+        status = recover_without_engine(n, error);
+    }
     if (status == T4_OK)
         status = open_log(n, &recovered, error);
     if (status == T4_OK && recovered.last_index < n->index && n->lead != NULL) {
