@@ -261,6 +261,8 @@ keep(struct node *n)
 
         mvcc_install_gently(n->mvcc, last != n->last_index_seen);
         n->last_index_seen = last;
+        if (n->hub != NULL) /* it may have to ask again */
+            watch_hub_wake(n->hub);
     }
     if (!atomic_load(&n->leading))
         return SECOND / 4; /* the log may not be started, and no lease expires here */

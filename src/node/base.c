@@ -329,6 +329,64 @@ base_lease_ready(struct node *n, int64_t id)
     return answer == HYDRATION_READY;
 }
 
+/* --- what watches read below the log ----------------------------------------------------------- */
+
+#define HUB_PAUSE_NS UINT64_C(1000000000)
+
+struct range_wait {
+    struct hydration_wait wait;
+    struct node *n;
+};
+
+static void
+pause_hub(struct node *n)
+{
+    atomic_store(&n->hub_pause_ns,
+                 n->options.env->boot_ns(n->options.env->state) + HUB_PAUSE_NS);
+}
+
+static void
+range_came(struct hydration_wait *w, t4_status status)
+{
+    struct range_wait *r = container_of(w, struct range_wait, wait);
+    struct node *n = r->n;
+
+    mem_free(r);
+    if (status != T4_OK)
+        pause_hub(n);
+    atomic_store(&n->hub_waits, false);
+    if (status == T4_OK)
+        watch_hub_wake(n->hub);
+}
+
+bool
+base_range_ready(void *arg, struct t4_slice lo, struct t4_slice hi)
+{
+    struct node *n = arg;
+    struct range_wait *r;
+    enum hydration_answer answer;
+
+    if (is_complete(n))
+        return true;
+    if (atomic_load(&n->hub_waits) ||
+        n->options.env->boot_ns(n->options.env->state) < atomic_load(&n->hub_pause_ns))
+        return false;
+    atomic_store(&n->hub_waits, true);
+    r = mem_zalloc(sizeof *r);
+    r->n = n;
+    r->wait.done = range_came;
+    hydration_wait_begin(&r->wait);
+    hydration_ask(n->hydration, &r->wait, lo, hi);
+    answer = hydration_wait_end(n->hydration, &r->wait, WAIT_NS);
+    if (answer == HYDRATION_WAITS)
+        return false;
+    mem_free(r);
+    if (answer == HYDRATION_REFUSED)
+        pause_hub(n);
+    atomic_store(&n->hub_waits, false);
+    return answer == HYDRATION_READY;
+}
+
 struct fetching {
     struct hydration_wait wait;
     struct mutex lock;

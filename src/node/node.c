@@ -67,6 +67,7 @@ start_hub(struct node *n)
         .env = n->options.env,
         .metrics = &n->metrics,
         .fetch = base_fetch,
+        .range_ready = base_range_ready,
         .fetch_arg = n,
         .failed = hub_failed,
         .failed_arg = n,

@@ -89,7 +89,10 @@ struct node {
     _Atomic bool threads_run; /* the engine thread flushes, not recovery */
     struct wal_recovered recovered;
     bool was_fresh, lead_started, log_was_short;
-    bool needs_base; /* there is nothing to show before a checkpoint was begun from */
+    _Atomic bool hub_waits; /* for a range of the checkpoint */
+    _Atomic uint64_t
+        hub_pause_ns; /* it asks for none before this: the last could not be had */
+    bool needs_base;  /* there is nothing to show before a checkpoint was begun from */
     _Atomic bool lead_reports;
     uint64_t replayed;      /* index up to which the log is in the memtables */
     uint64_t replay_commit; /* ... and up to which it may be published */
@@ -213,6 +216,8 @@ enum hydration_answer base_request_ready(struct node *n, struct node_request *r)
 void base_fetch(void *arg, struct t4_slice key, int64_t revision);
 /* Is everything here that the end of this lease needs?  If not, it is asked for.  [role] */
 bool base_lease_ready(struct node *n, int64_t id);
+/* For the watch hub, one range at a time; arg: the node. */
+bool base_range_ready(void *arg, struct t4_slice lo, struct t4_slice hi);
 
 /* lead.c */
 t4_status lead_identify(struct node *n, struct error *error);

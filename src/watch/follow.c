@@ -297,7 +297,7 @@ passes_running(const struct watch_hub *h)
 }
 
 bool
-follow_has_passes(const struct watch_hub *h)
+follow_has_passes(struct watch_hub *h)
 {
     return h->waiting != NULL || passes_running(h) > 0 || scans_have_work(h);
 }

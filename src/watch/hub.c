@@ -50,7 +50,7 @@ tick(struct watch_hub *h)
 
 /* [lock] */
 static bool
-has_work(const struct watch_hub *h)
+has_work(struct watch_hub *h)
 {
     if (h->head != NULL || (h->stopping && !h->stopped) || h->exiting)
         return true;

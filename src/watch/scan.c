@@ -186,6 +186,48 @@ scans_take(struct watch_hub *h, struct watcher *w)
     follow_move(h, w, PLACE_BELOW);
 }
 
+/* The internal keys of a watcher's range; *hi empty: to the end of the space. */
+static void
+range_of(const struct watcher *w, struct buffer *lo, struct buffer *hi)
+{
+    buffer_clear(lo);
+    buffer_append_u8(lo, SPACE_KEYS);
+    buffer_append_slice(lo, w->key);
+    buffer_clear(hi);
+    if (w->open)
+        return;
+    buffer_append_u8(hi, SPACE_KEYS);
+    buffer_append_slice(hi, w->end.len > 0 ? w->end : w->key);
+    if (w->end.len == 0)
+        buffer_append_u8(hi, 0);
+}
+
+/*
+ * Is everything in the engine that the first of those that wait will read?  The others wait behind
+ * it: that is how long the store needs for its range.
+ */
+static bool
+first_is_ready(struct watch_hub *h)
+{
+    struct buffer lo = {0}, hi = {0};
+    bool ready;
+
+    if (mvcc_is_complete(h->options.mvcc))
+        return true;
+    if (h->options.range_ready == NULL)
+        return false;
+    range_of(h->below, &lo, &hi);
+    if (h->below->open)
+        buffer_append_u8(&hi, SPACE_KEYS + 1);
+    ready = h->options.range_ready(h->options.fetch_arg, buffer_slice(&lo),
+                                   buffer_slice(&hi));
+    buffer_free(&lo);
+    buffer_free(&hi);
+    if (ready)
+        events_end_slice(h); /* begun before all of it was there, perhaps */
+    return ready;
+}
+
 /*
  * Begins a scan for the first of those that wait, with others that it covers and that are about
  * as far behind.  Returns what that cost.
@@ -197,16 +239,7 @@ begin(struct watch_hub *h, struct scan *s)
     int64_t wanted = first->next;
     uint64_t looked = 0;
 
-    buffer_clear(&s->lo);
-    buffer_append_u8(&s->lo, SPACE_KEYS);
-    buffer_append_slice(&s->lo, first->key);
-    buffer_clear(&s->hi);
-    if (!first->open) {
-        buffer_append_u8(&s->hi, SPACE_KEYS);
-        buffer_append_slice(&s->hi, first->end.len > 0 ? first->end : first->key);
-        if (first->end.len == 0)
-            buffer_append_u8(&s->hi, 0);
-    }
+    range_of(first, &s->lo, &s->hi);
     buffer_clear(&s->position);
     buffer_append_slice(&s->position, buffer_slice(&s->lo));
     s->position_stamp = STAMP_NEWEST;
@@ -416,13 +449,12 @@ next_scan(struct watch_hub *h)
 }
 
 bool
-scans_have_work(const struct watch_hub *h)
+scans_have_work(struct watch_hub *h)
 {
-    bool any = h->below != NULL;
-
     for (int i = 0; i < SCANS; i++)
-        any |= h->scan[i].pass.members != NULL;
-    return any && mvcc_is_complete(h->options.mvcc);
+        if (h->scan[i].pass.members != NULL)
+            return true;
+    return h->below != NULL && first_is_ready(h);
 }
 
 void
@@ -439,7 +471,7 @@ scans_run(struct watch_hub *h)
         struct scan *s;
         uint64_t left;
 
-        while (h->below != NULL && (s = free_scan(h)) != NULL)
+        while (h->below != NULL && first_is_ready(h) && (s = free_scan(h)) != NULL)
             used += begin(h, s);
         s = next_scan(h);
         if (s == NULL)

@@ -48,16 +48,21 @@ struct watch_hub_options {
     struct env *env;
     struct metrics *metrics;
     /*
-     * Called on the hub's thread, once, when log or engine cannot be read (damaged); all
-     * streams have been ended with ETCD_READ_FAILED then.
-     */
-    /*
      * While the engine is not complete: brings what it lacks of this key at this revision onto
      * the disk, however long that takes.  Returns early when it cannot: the object is lost (the
      * event then has no previous value), or the server stops.  NULL: nothing is ever lacking.
      */
     void (*fetch)(void *arg, struct t4_slice key, int64_t revision);
-    void *fetch_arg;
+    /*
+     * While the engine is not complete: does it hold all of this range of internal keys?  If not,
+     * the range is fetched, and watch_hub_wake() follows.  Does not block.  NULL: as if not.
+     */
+    bool (*range_ready)(void *arg, struct t4_slice lo, struct t4_slice hi);
+    void *fetch_arg; /* of both */
+    /*
+     * Called on the hub's thread, once, when log or engine cannot be read (damaged); all
+     * streams have been ended with ETCD_READ_FAILED then.
+     */
     void (*failed)(void *arg, const struct error *error);
     void *failed_arg;
 };
@@ -86,8 +91,8 @@ void watch_hub_publish(struct watch_hub *h, uint64_t index, int64_t revision,
                        int64_t compacted);
 
 /*
- * The engine has become complete (mvcc_hydrated()): watchers that begin below the log have waited
- * for that.  Any thread.
+ * The engine has become complete (mvcc_hydrated()), or has got a range that watchers below the log
+ * have waited for.  Any thread.
  */
 void watch_hub_wake(struct watch_hub *h);
 

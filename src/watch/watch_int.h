@@ -312,7 +312,7 @@ void follow_tail(struct watch_hub *h);
 /* A slice of one pass; more while the log grows fast. */
 void follow_passes(struct watch_hub *h);
 /* True if follow_passes() has something to do. */
-bool follow_has_passes(const struct watch_hub *h);
+bool follow_has_passes(struct watch_hub *h);
 void follow_close(struct watch_hub *h);
 /* Log or engine cannot be read: reports it and ends all streams. */
 void follow_failed(struct watch_hub *h, const struct error *error);
@@ -323,7 +323,7 @@ void scans_take(struct watch_hub *h, struct watcher *w);
 /* A slice of work; more while the log grows fast. */
 void scans_run(struct watch_hub *h);
 /* True if scans_run() has something to do. */
-bool scans_have_work(const struct watch_hub *h);
+bool scans_have_work(struct watch_hub *h);
 /* hub.compacted has grown. */
 void scans_overtaken(struct watch_hub *h);
 /* The last member of a scan has left it. */
