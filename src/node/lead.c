@@ -180,7 +180,7 @@ on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
     mutex_lock(&n->role);
     status = take_the_log(n, a, error);
     if (status == T4_OK)
-        atomic_store(&n->leading, true);
+        node_set_leading(n, true);
     mutex_unlock(&n->role);
     if (status != T4_OK)
         return status;
@@ -216,7 +216,7 @@ on_deposed(void *arg, const struct error *why)
 {
     struct node *n = arg;
 
-    atomic_store(&n->leading, false);
+    node_set_leading(n, false);
     if (atomic_load(&n->checkpoints) != NULL)
         checkpointer_stop(n->checkpoints);
     commit_depose(n);

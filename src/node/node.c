@@ -102,6 +102,7 @@ release(struct node *n)
     condition_destroy(&n->keeper_work.wake);
     mutex_destroy(&n->keeper_work.lock);
     mutex_destroy(&n->compact.lock);
+    mutex_destroy(&n->lead_change.lock);
     mem_free(n->advertise_urls);
     mem_free(n->name);
     mem_free(n->data_dir);
@@ -136,6 +137,7 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     n->txn = txn_new(seed);
     commit_init(n);
     mutex_init(&n->compact.lock);
+    mutex_init(&n->lead_change.lock);
     mutex_init(&n->engine_work.lock);
     condition_init(&n->engine_work.wake);
     condition_init(&n->engine_work.flushed);
@@ -203,6 +205,33 @@ node_close(struct node *n)
     release(n);
 }
 
+/* --- who leads ------------------------------------------------------------------------------ */
+
+void
+node_set_leading(struct node *n, bool leading)
+{
+    mutex_lock(&n->lead_change.lock);
+    atomic_store(&n->leading, leading);
+    if (n->lead_change.fn != NULL)
+        n->lead_change.fn(n->lead_change.arg);
+    mutex_unlock(&n->lead_change.lock);
+}
+
+void
+node_on_lead_change(struct node *n, void (*fn)(void *arg), void *arg)
+{
+    mutex_lock(&n->lead_change.lock);
+    n->lead_change.fn = fn;
+    n->lead_change.arg = arg;
+    mutex_unlock(&n->lead_change.lock);
+}
+
+bool
+node_leads(const struct node *n)
+{
+    return atomic_load(&n->leading);
+}
+
 /* --- reads at the published state ----------------------------------------------------------- */
 
 static struct response_header
@@ -255,6 +284,44 @@ node_range(struct node *n, const struct range_request *r, uint32_t max_keys,
     if (error != ETCD_OK)
         metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
     return error;
+}
+
+/* False: a compaction overtook a read of the newest revision, which is never compacted. */
+static bool
+chunk_stands(const struct range_request *r, const struct range_progress *p,
+             enum etcd_error e)
+{
+    return e != ETCD_COMPACTED || r->revision > 0 || p->count > 0;
+}
+
+enum etcd_error
+node_range_chunk(struct node *n, const struct range_request *r, size_t max_bytes,
+                 uint32_t max_keys, struct range_progress *p,
+                 struct response_header *header, struct chain *out)
+{
+    struct response_header now_header;
+    struct mvcc_reader reader;
+    struct snapshot now;
+    enum etcd_error e;
+
+    do {
+        bool first = p->count == 0;
+
+        if (begin_read(n, &now, &now_header, &reader) != T4_OK)
+            return ETCD_READ_FAILED;
+        if (first) {
+            *header = now_header;
+            p->revision = r->revision > 0 ? r->revision : now.revision;
+            metric_add(&n->metrics, METRIC_REQUESTS_RANGE, 1);
+        }
+        e = p->revision > now.revision
+                ? ETCD_FUTURE_REVISION
+                : range_read_chunk(&reader, r, max_bytes, max_keys, p, out);
+        mvcc_read_end(&reader);
+    } while (!chunk_stands(r, p, e));
+    if (e != ETCD_OK)
+        metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+    return e;
 }
 
 static bool

@@ -21,6 +21,7 @@
 #include "hydrate/hydrate.h"
 #include "leadership/leadership.h"
 #include "txn/request.h"
+#include "txn/txn.h"
 #include "watch/watch.h"
 #include "wire/chain.h"
 #include "wire/etcd_error.h"
@@ -172,6 +173,14 @@ void node_submit(struct node *n, struct node_request *r);
  */
 enum etcd_error node_range(struct node *n, const struct range_request *r,
                            uint32_t max_keys, bool *too_long, struct chain *out);
+/*
+ * The next chunk of a range, see range_read_chunk(): the first call (p is all zero but for
+ * what the caller adds) fixes the revision, *header is then the answer's.  Any thread.
+ */
+enum etcd_error node_range_chunk(struct node *n, const struct range_request *r,
+                                 size_t max_bytes, uint32_t max_keys,
+                                 struct range_progress *p, struct response_header *header,
+                                 struct chain *out);
 /* A read-only transaction, at the published state.  Any thread. */
 enum etcd_error node_txn_read_only(struct node *n, const struct txn_request *r,
                                    struct chain *out);
@@ -186,6 +195,14 @@ enum hydration_answer node_range_ready(struct node *n, const struct range_reques
 enum hydration_answer node_txn_ready(struct node *n, const struct txn_request *r,
                                      struct hydration_wait *w);
 enum etcd_error node_hydration_error(t4_status status);
+
+/*
+ * fn is called after each change of what node_leads() says, on any thread; it must not call
+ * back here.  NULL: nobody; when this returns no call is under way.
+ */
+void node_on_lead_change(struct node *n, void (*fn)(void *arg), void *arg);
+/* This server leads as far as it knows (writes are taken).  Any thread. */
+bool node_leads(const struct node *n);
 
 struct workers *node_workers(struct node *n);
 struct watch_hub *node_watch_hub(struct node *n);

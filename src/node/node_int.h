@@ -84,7 +84,12 @@ struct node {
     struct checkpointer
         *_Atomic checkpoints; /* from the first segment of this leader on */
     _Atomic uint64_t covered; /* index up to which a checkpoint holds everything */
-    _Atomic bool leading;     /* writes may be evaluated */
+    _Atomic bool leading;     /* writes may be evaluated; set by node_set_leading() */
+    struct {
+        struct mutex lock;
+        void (*fn)(void *arg); /* [lock] and called with it */
+        void *arg;
+    } lead_change;
     _Atomic bool hub_stopped;
     _Atomic bool threads_run; /* the engine thread flushes, not recovery */
     struct wal_recovered recovered;
@@ -190,6 +195,8 @@ t4_status node_recover(struct node *n, struct error *error);
 /* Replays what follows, up to `last`; publishable up to `commit`.  [role] */
 t4_status recover_more(struct node *n, uint64_t last, uint64_t commit,
                        struct error *error);
+/* Tells who asked with node_on_lead_change().  node.c */
+void node_set_leading(struct node *n, bool leading);
 /* engine.c: opens the storage engine, empty if `drop`, or if it is damaged. */
 t4_status node_open_engine(struct node *n, bool drop, struct error *error);
 /* arg: the node.  A record is damaged: the process must end, and the next start empty it. */

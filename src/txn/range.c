@@ -6,7 +6,7 @@
  * the chain.  When etcd need not see all keys (order NONE, no filter) it fetches limit + 1 of
  * them and sorts only these, whatever the target; so do we.
  *
- * Entry points: range_read() from any thread; range_encode() for evaluation.
+ * Entry points: range_read(), range_read_chunk() from any thread; range_encode() for evaluation.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -364,4 +364,84 @@ range_read(struct mvcc_reader *reader, const struct range_request *r, int64_t la
         kv = key_value_of(r->key, &v, revision);
     range_encode_single(r, live ? &kv : NULL, header, out);
     return ETCD_OK;
+}
+
+/* --- chunks ------------------------------------------------------------------------- */
+
+static void
+chunk_key(const struct range_request *r, const struct key_value *kv,
+          struct range_progress *p, struct chain *out)
+{
+    p->count++;
+    if (r->count_only)
+        return;
+    if (r->limit > 0 && p->given == r->limit) {
+        p->more = true;
+        return;
+    }
+    p->given++;
+    add_key_value(r, kv, out);
+}
+
+static enum etcd_error
+chunk_walk(struct mvcc_walk *walk, const struct range_request *r, size_t max_bytes,
+           uint32_t max_keys, struct range_progress *p, struct chain *out)
+{
+    struct t4_slice ikey, key;
+    struct version v;
+    t4_status status;
+
+    while ((status = mvcc_walk_next(walk, &ikey, &v)) == T4_OK) {
+        struct key_value kv;
+
+        key = slice_of(ikey.data + 1, ikey.len - 1);
+        kv = key_value_of(key, &v, p->revision);
+        chunk_key(r, &kv, p, out);
+        if (out->length >= max_bytes || --max_keys == 0) {
+            buffer_clear(&p->next);
+            buffer_append_slice(&p->next, key);
+            buffer_append_u8(&p->next, 0);
+            return ETCD_OK;
+        }
+    }
+    p->done = true;
+    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+}
+
+enum etcd_error
+range_read_chunk(struct mvcc_reader *reader, const struct range_request *r,
+                 size_t max_bytes, uint32_t max_keys, struct range_progress *p,
+                 struct chain *out)
+{
+    enum etcd_error e = ETCD_OK;
+    struct mvcc_walk walk;
+    struct key_range k;
+
+    if (p->revision < mvcc_compacted(reader->mvcc))
+        return ETCD_COMPACTED;
+    if (range_is_single(r->range_end)) {
+        struct key_value kv;
+        struct version v;
+        bool live;
+
+        e = key_read(reader, r->key, (uint64_t)p->revision, &v, &live);
+        if (e == ETCD_OK && live) {
+            kv = key_value_of(r->key, &v, p->revision);
+            chunk_key(r, &kv, p, out);
+        }
+        p->done = true;
+        return e;
+    }
+    key_range_init(&k, p->next.len > 0 ? buffer_slice(&p->next) : r->key, r->range_end);
+    if (k.empty) {
+        p->done = true;
+    } else {
+        mvcc_walk_begin(&walk, reader, k.lo.s, k.hi.s, (uint64_t)p->revision);
+        e = chunk_walk(&walk, r, max_bytes, max_keys, p, out);
+        mvcc_walk_end(&walk);
+    }
+    key_range_free(&k);
+    if (e != ETCD_OK)
+        chain_free(out);
+    return e;
 }

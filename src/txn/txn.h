@@ -14,6 +14,7 @@
 #ifndef TXN_TXN_H
 #define TXN_TXN_H
 
+#include "base/buffer.h"
 #include "fmt/entry.h"
 #include "mvcc/mvcc.h"
 #include "txn/request.h"
@@ -51,6 +52,26 @@ bool txn_is_heavy(const struct txn_request *r);
 enum etcd_error range_read(struct mvcc_reader *reader, const struct range_request *r,
                            int64_t latest, const struct response_header *header,
                            uint32_t max_keys, bool *too_long, struct chain *out);
+
+/*
+ * A range read in chunks, without a sort and without filters.  Made by the caller as
+ * {.revision = where to read}, and handed from call to call; the last field is to be freed.
+ */
+struct range_progress {
+    int64_t revision;
+    int64_t given;      /* keys written to chunks */
+    int64_t count;      /* keys seen */
+    bool more, done;    /* done: nothing is left to be read; more: beyond the limit */
+    struct buffer next; /* empty, or the key to go on at */
+};
+/*
+ * Appends RangeResponse.kvs to `out`, which is empty, until it holds max_bytes or max_keys were
+ * seen.  COMPACTED, READ_FAILED as range_read(); `out` is empty then.
+ */
+enum etcd_error range_read_chunk(struct mvcc_reader *reader,
+                                 const struct range_request *r, size_t max_bytes,
+                                 uint32_t max_keys, struct range_progress *p,
+                                 struct chain *out);
 
 /* --- evaluation --------------------------------------------------------------------- */
 

@@ -81,10 +81,14 @@ struct wire_schema {
     const struct wire_schema *type;
 };
 
-/* For etcdserverpb.TxnRequest and for messages without embedded ones. */
+/* For etcdserverpb.TxnRequest, WatchRequest, and for messages without embedded ones. */
 extern const struct wire_schema wire_schema_txn[];
 extern const struct wire_schema wire_schema_watch[];
 extern const struct wire_schema wire_schema_flat[];
+/* With a message in field 1 (a LeaderKey), 2 (a Permission) or 3 (options of a user). */
+extern const struct wire_schema wire_schema_leader[];
+extern const struct wire_schema wire_schema_permission[];
+extern const struct wire_schema wire_schema_user[];
 
 enum wire_scan_result wire_scan(struct t4_slice message, const struct wire_schema *schema,
                                 uint32_t max_depth, uint32_t max_items);

@@ -37,6 +37,10 @@ const struct wire_schema wire_schema_watch[] = {
     {0, 0},
 };
 
+const struct wire_schema wire_schema_leader[] = {{1, wire_schema_flat}, {0, 0}};
+const struct wire_schema wire_schema_permission[] = {{2, wire_schema_flat}, {0, 0}};
+const struct wire_schema wire_schema_user[] = {{3, wire_schema_flat}, {0, 0}};
+
 struct frame {
     const uint8_t *end;
     const struct wire_schema *type;
