@@ -28,7 +28,7 @@ from t4test import BUILD_DIR, CHANNEL_OPTIONS
 CALL_SECONDS = 30
 _STREAMING = {"Watch/Watch": "both", "Lease/LeaseKeepAlive": "both",
               "Maintenance/Snapshot": "server", "Election/Observe": "server",
-              "Health/Watch": "server"}
+              "Health/Watch": "server", "KV/RangeStream": "server"}
 
 
 def _load():

@@ -137,7 +137,8 @@ def errors():
     text = page("errors.md").split("## From gRPC itself")[0]
     rows = table_rows(text)
     same(["%s %s" % (row[0], row[1]) for row in rows],
-         ["%s `%s`" % (GRPC_CODES[int(code)], words) for code, words in known],
+         ["%s `%s`" % (GRPC_CODES[int(code)], words.replace('\\"', '"'))
+          for code, words in known],
          "errors.md has each error with its code and text")
     TAP.equal(len(rows), len(known), "each once")
     TAP.equal([row[1] for row in rows if len(row) != 6 or not all(row)], [],

@@ -170,6 +170,12 @@ call_refuse_formatted(struct call *c, grpc_status_code code, const char *format,
     grpc_slice_unref(details);
 }
 
+void
+call_fail(struct call *c, enum etcd_error error)
+{
+    call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
+}
+
 static void
 on_answered(struct tag *tag, bool ok)
 {
@@ -189,19 +195,29 @@ on_answered(struct tag *tag, bool ok)
 
 /* --- workers -------------------------------------------------------------------------------- */
 
+bool
+api_submit_job(struct grpc_api *api, struct job *job)
+{
+    if (atomic_fetch_add(&api->worker_jobs, 1) >= api->options.max_worker_jobs) {
+        atomic_fetch_sub(&api->worker_jobs, 1);
+        return false;
+    }
+    workers_submit(node_workers(api->node), job);
+    return true;
+}
+
+void
+api_job_began(struct grpc_api *api)
+{
+    atomic_fetch_sub(&api->worker_jobs, 1);
+}
+
 void
 call_on_worker(struct call *c, void (*run)(struct job *job))
 {
-    struct grpc_api *api = c->queue->api;
-
-    if (atomic_fetch_add(&api->worker_jobs, 1) >= api->options.max_worker_jobs) {
-        atomic_fetch_sub(&api->worker_jobs, 1);
-        call_refuse(c, (grpc_status_code)etcd_error_code(ETCD_TOO_MANY_REQUESTS),
-                    etcd_error_text(ETCD_TOO_MANY_REQUESTS));
-        return;
-    }
     c->job.run = run;
-    workers_submit(node_workers(api->node), &c->job);
+    if (!api_submit_job(c->queue->api, &c->job))
+        call_fail(c, ETCD_TOO_MANY_REQUESTS);
 }
 
 struct call *
@@ -209,7 +225,7 @@ call_of_job(struct job *job)
 {
     struct call *c = container_of(job, struct call, job);
 
-    atomic_fetch_sub(&c->queue->api->worker_jobs, 1);
+    api_job_began(c->queue->api);
     return c;
 }
 
@@ -218,8 +234,6 @@ call_of_job(struct job *job)
 static void
 refuse_decoded(struct call *c, enum decode_result result)
 {
-    enum etcd_error error;
-
     if (result == DECODE_MALFORMED) {
         call_refuse_formatted(c, GRPC_STATUS_INTERNAL,
                               "grpc: error unmarshalling request: malformed %s",
@@ -233,8 +247,19 @@ refuse_decoded(struct call *c, enum decode_result result)
             FLAT_ITEMS_MAX, c->method->type->name);
         return;
     }
-    error = result == DECODE_TOO_DEEP ? ETCD_NESTING_TOO_DEEP : ETCD_TOO_MANY_OPS;
-    call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
+    call_fail(c, result == DECODE_TOO_DEEP ? ETCD_NESTING_TOO_DEEP : ETCD_TOO_MANY_OPS);
+}
+
+/*
+ * What etcd's limit is compared with is the proposal it would send to its log: the request
+ * as a field of InternalRaftRequest (a tag of one byte and the length) behind a header with
+ * the request's id, 14 bytes in all.
+ */
+bool
+call_is_too_large(const struct call *c)
+{
+    return 14 + 1 + varint_size(c->message_bytes) + (size_t)c->message_bytes >
+           c->queue->api->options.max_request_bytes;
 }
 
 static bool
@@ -299,14 +324,13 @@ on_requested(struct tag *tag, bool ok)
     queue_slot_gone(q);
     c->out_bytes = 0;
     c->object_durable = false;
-    c->repeated = 0;
     if (!take_message(c, &message))
         return;
     error = overloaded(q)
                 ? ETCD_TOO_MANY_REQUESTS
                 : check_metadata(&c->metadata, q->api->node, &c->object_durable);
     if (error != ETCD_OK) {
-        call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
+        call_fail(c, error);
         return;
     }
     c->method->handle(c, message);

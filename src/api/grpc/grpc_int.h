@@ -6,11 +6,17 @@
  *   call.c       unary calls: request slots, guards, answers
  *   decode.c     bytes -> protobuf-c message -> struct *_request; metadata
  *   message.c    bytes out of and into the core's buffers, without copying what is large
+ *   read.c       what a read waits for: proof of leadership, a part of the checkpoint
  *   kv.c         KV and Lease: calls that end at the node
- *   info.c       Maintenance, Cluster, Health: calls answered from node_status()
+ *   info.c       Maintenance: calls answered from node_status()
+ *   downgrade.c  Maintenance: MoveLeader, Downgrade
+ *   cluster.c    Cluster                  auth.c        Auth, with authentication off
  *   unknown.c    paths that are no method
- *   stream.c     what bidirectional streams have in common
+ *   stream.c     what streams have in common
  *   watch.c      the Watch stream         keepalive.c   the LeaseKeepAlive stream
+ *   range_stream.c  RangeStream           health.c      the health service
+ *   recipe.c     calls of several steps, which can wait; with them:
+ *   lock.c       Lock                     election.c    Election    observe.c  its Observe
  *
  * Locks, in this order: grpc_api.lock, then a stream kind's own lock, then stream.lock.  None
  * is held while the node, the hub or a worker is called, but for watch_call.lock (see there).
@@ -85,7 +91,7 @@ struct queue {
 
 struct method;
 struct stream;
-#define METHODS_MAX 32
+#define METHODS_MAX 64
 
 struct grpc_api {
     struct grpc_api_options options; /* [const after start] but listen, see address */
@@ -183,6 +189,32 @@ void message_init(grpc_byte_buffer *b);
 void message_take(grpc_byte_buffer *b, struct chain *c);
 void message_clear(grpc_byte_buffer *b); /* frees all; as after message_init() */
 
+/* --- read.c -------------------------------------------------------------------------------- */
+
+/* The waits of one read; part of whoever makes it.  Both functions may come on any thread. */
+struct read_wait {
+    struct node *node;
+    void (*again)(struct read_wait *w); /* the read is to be made (again), on a worker */
+    void (*refused)(struct read_wait *w, enum etcd_error error); /* perhaps from within */
+    struct leadership_wait proof;
+    struct hydration_wait hydration;
+    uint32_t repeated;
+};
+void read_wait_init(struct read_wait *w, struct node *node,
+                    void (*again)(struct read_wait *w),
+                    void (*refused)(struct read_wait *w, enum etcd_error error));
+/*
+ * Before the read: is what it reads (one of range and txn is NULL) on this disk?  False: one of
+ * the functions is called.
+ */
+bool read_is_ready(struct read_wait *w, const struct range_request *range,
+                   const struct txn_request *txn);
+/*
+ * After a linearizable read: was it true?  False: `out` was emptied, one of the functions is
+ * called.
+ */
+bool read_is_proven(struct read_wait *w, struct chain *out);
+
 /* --- call.c -------------------------------------------------------------------------------- */
 
 struct call {
@@ -199,13 +231,11 @@ struct call {
     grpc_byte_buffer out;
     size_t out_bytes;
     struct job job;
-    bool object_durable; /* t4-durability: object */
-    struct chain held;   /* a read that waits for the store */
-    struct leadership_wait proof;
-    struct hydration_wait hydration; /* a read that waits for proven leadership ... */
-    void (*repeat)(struct job *);    /* ... and is then made again */
-    uint32_t repeated;
-    struct node_request node; /* what is with the node; also the txn of a read */
+    bool object_durable;          /* t4-durability: object */
+    struct chain held;            /* a read that waits for the store */
+    struct read_wait reading;     /* a read that waits, */
+    void (*repeat)(struct job *); /* and is then made again so */
+    struct node_request node;     /* what is with the node; also the txn of a read */
     struct range_request range;
     struct arena arena; /* last: large */
 };
@@ -220,6 +250,7 @@ void call_free_spares(struct queue *q);
  */
 void call_reply(struct call *c, enum etcd_error error, struct chain *body);
 void call_refuse(struct call *c, grpc_status_code code, const char *static_text);
+void call_fail(struct call *c, enum etcd_error error);
 void call_refuse_formatted(struct call *c, grpc_status_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Hands the call to a worker, or refuses it when too many wait.  [poller] */
@@ -227,7 +258,13 @@ void call_on_worker(struct call *c, void (*run)(struct job *job));
 /* The first thing that such a run() does. */
 struct call *call_of_job(struct job *job);
 
-/* --- kv.c, info.c: handlers named in the table ------------------------------------------- */
+/* Is the message larger than etcd would accept for its log? */
+bool call_is_too_large(const struct call *c);
+/* False: too many wait already; true: the job runs, and calls api_job_began() first of all. */
+bool api_submit_job(struct grpc_api *api, struct job *job);
+void api_job_began(struct grpc_api *api);
+
+/* --- handlers named in the table ------------------------------------------- */
 
 void kv_range(struct call *c, const ProtobufCMessage *m);
 void kv_put(struct call *c, const ProtobufCMessage *m);
@@ -241,7 +278,25 @@ void lease_leases(struct call *c, const ProtobufCMessage *m);
 void maintenance_status(struct call *c, const ProtobufCMessage *m);
 void maintenance_alarm(struct call *c, const ProtobufCMessage *m);
 void cluster_member_list(struct call *c, const ProtobufCMessage *m);
+void maintenance_move_leader(struct call *c, const ProtobufCMessage *m);
+void maintenance_downgrade(struct call *c, const ProtobufCMessage *m);
+void cluster_member_add(struct call *c, const ProtobufCMessage *m);
+void cluster_member_remove(struct call *c, const ProtobufCMessage *m);
+void cluster_member_update(struct call *c, const ProtobufCMessage *m);
+void cluster_member_promote(struct call *c, const ProtobufCMessage *m);
+void auth_enable(struct call *c, const ProtobufCMessage *m);
+void auth_disable(struct call *c, const ProtobufCMessage *m);
+void auth_status(struct call *c, const ProtobufCMessage *m);
+void auth_authenticate(struct call *c, const ProtobufCMessage *m);
+void auth_list(struct call *c, const ProtobufCMessage *m);
+void auth_user_add(struct call *c, const ProtobufCMessage *m);
+void auth_user_change_password(struct call *c, const ProtobufCMessage *m);
+void auth_user_missing(struct call *c, const ProtobufCMessage *m);
+void auth_role_add(struct call *c, const ProtobufCMessage *m);
+void auth_role_grant(struct call *c, const ProtobufCMessage *m);
+void auth_role_missing(struct call *c, const ProtobufCMessage *m);
 void health_check(struct call *c, const ProtobufCMessage *m);
+void health_list(struct call *c, const ProtobufCMessage *m);
 
 /* --- unknown.c ----------------------------------------------------------------------------- */
 
@@ -251,7 +306,9 @@ void unknown_post(struct queue *q);
 /* --- stream.c ------------------------------------------------------------------------------ */
 
 /*
- * One bidirectional stream.  Each outstanding batch of operations holds a reference, and so
+ * One stream.  A call with a single request can be one, too: where it has many answers, or one
+ * that may take long, so that it must hear that its client is gone.  Its message() returns false
+ * and its half_closed() is stream_no_request().  Each outstanding batch of operations holds a reference, and so
  * does whoever else may call it (the hub, a request at the node).
  *
  * Invariants
@@ -314,7 +371,20 @@ bool stream_send(struct stream *s, struct chain *message, bool more);
 void stream_finish(struct stream *s, grpc_status_code code, const char *text);
 void stream_fail(struct stream *s, enum etcd_error error);
 
+/* The half_closed() of a kind with a single request: it did not come. */
+void stream_no_request(struct stream *s);
+
 extern const struct stream_kind watch_stream_kind, keepalive_stream_kind;
+extern const struct stream_kind range_stream_kind, health_stream_kind;
+/* recipe.h; lock.c, election.c, observe.c */
+extern const struct stream_kind lock_lock_kind, lock_unlock_kind;
+extern const struct stream_kind election_campaign_kind, election_proclaim_kind,
+    election_leader_kind, election_resign_kind, election_observe_kind;
+
+/* --- health.c ------------------------------------------------------------------------------ */
+
+/* Tells the client of a health stream if the status is another one now.  Any thread. */
+void health_tell(struct stream *s);
 
 /* --- server.c ------------------------------------------------------------------------------ */
 

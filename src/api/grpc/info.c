@@ -1,5 +1,5 @@
 /*
- * info.c - calls that are answered from the node's status: Maintenance, Cluster, Health.
+ * info.c - calls that are answered from the node's status: Maintenance.
  *
  * Threads: polling threads; nothing here blocks.
  *
@@ -11,13 +11,10 @@
 
 #include "api/grpc/grpc_int.h"
 #include "pb/etcd/rpc.pb-c.h"
-#include "pb/grpc/health.pb-c.h"
 
 /* What etcd 3.6 reports: its storage's format, and the quota it has by default. */
 #define STORAGE_VERSION "3.6.0"
 #define QUOTA_BYTES 2147483648u
-/* A single node has no peers; etcd's own default, which clients print and never dial. */
-#define PEER_URL "http://localhost:2380"
 
 void
 maintenance_status(struct call *c, const ProtobufCMessage *m)
@@ -85,50 +82,5 @@ maintenance_alarm(struct call *c, const ProtobufCMessage *message)
         wire_varint_field(&member, 2, ETCDSERVERPB__ALARM_TYPE__NOSPACE);
         wire_message_field(&out, 2, &member);
     }
-    call_reply(c, ETCD_OK, &out);
-}
-
-void
-cluster_member_list(struct call *c, const ProtobufCMessage *m)
-{
-    struct node *node = c->queue->api->node;
-    struct response_header header;
-    struct node_status status;
-    struct chain out, member;
-    const char *url, *end;
-
-    (void)m;
-    node_status(node, &status);
-    node_header(node, &header);
-    header.revision = 0; /* the Cluster service's headers have none */
-    chain_init(&out);
-    chain_init(&member);
-    wire_varint_field(&member, 1, status.member_id);
-    wire_bytes_field(&member, 2, slice_str(status.name));
-    wire_bytes_field(&member, 3, slice_str(PEER_URL));
-    for (url = status.advertise_urls; url != NULL && *url != 0; url = end) {
-        end = strchr(url, ',');
-        wire_bytes_field(&member, 4,
-                         slice_of(url, end != NULL ? (size_t)(end - url) : strlen(url)));
-        end = end != NULL ? end + 1 : url + strlen(url);
-    }
-    wire_header_field(&out, 1, &header);
-    wire_message_field(&out, 2, &member);
-    call_reply(c, ETCD_OK, &out);
-}
-
-void
-health_check(struct call *c, const ProtobufCMessage *message)
-{
-    const Grpc__Health__V1__HealthCheckRequest *m = (const void *)message;
-    struct chain out;
-
-    if (m->service != NULL && m->service[0] != 0) {
-        call_refuse(c, GRPC_STATUS_NOT_FOUND, "unknown service");
-        return;
-    }
-    chain_init(&out);
-    wire_varint_field(&out, 1,
-                      GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING);
     call_reply(c, ETCD_OK, &out);
 }

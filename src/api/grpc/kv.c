@@ -14,12 +14,6 @@
 #include "pb/etcd/rpc.pb-c.h"
 #include "txn/txn.h"
 
-static void
-refuse(struct call *c, enum etcd_error error)
-{
-    call_refuse(c, (grpc_status_code)etcd_error_code(error), etcd_error_text(error));
-}
-
 /* --- what goes through the node's queue --------------------------------------------------- */
 
 static void
@@ -30,25 +24,13 @@ on_done(struct node_request *r)
     call_reply(c, r->error, &r->response);
 }
 
-/*
- * What etcd's limit is compared with is the proposal it would send to its log: the request
- * as a field of InternalRaftRequest (a tag of one byte and the length) behind a header with
- * the request's id, 14 bytes in all.
- */
-static size_t
-proposal_bytes(uint32_t message_bytes)
-{
-    return 14 + 1 + varint_size(message_bytes) + message_bytes;
-}
-
 static void
 submit(struct call *c, enum node_op op)
 {
     struct grpc_api *api = c->queue->api;
 
-    if (c->method->write &&
-        proposal_bytes(c->message_bytes) > api->options.max_request_bytes) {
-        refuse(c, ETCD_REQUEST_TOO_LARGE);
+    if (c->method->write && call_is_too_large(c)) {
+        call_fail(c, ETCD_REQUEST_TOO_LARGE);
         return;
     }
     c->node.op = op;
@@ -77,49 +59,42 @@ barrier_done(struct node_request *r)
 }
 
 static void
-proof_came(struct leadership_wait *w, bool proven)
+read_again(struct read_wait *w)
 {
-    struct call *c = container_of(w, struct call, proof);
+    struct call *c = container_of(w, struct call, reading);
 
-    if (proven)
-        call_on_worker(c, c->repeat);
-    else
-        refuse(c, ETCD_NO_LEADER);
+    call_on_worker(c, c->repeat);
+}
+
+static void
+read_refused(struct read_wait *w, enum etcd_error error)
+{
+    call_fail(container_of(w, struct call, reading), error);
+}
+
+static void
+begin_read(struct call *c)
+{
+    read_wait_init(&c->reading, c->queue->api->node, read_again, read_refused);
 }
 
 static void
 finish_read(struct call *c, enum etcd_error e, struct chain *out, bool serializable,
             void (*repeat)(struct job *job))
 {
-    struct node *node = c->queue->api->node;
-
-    if (!serializable && !node_is_proven(node)) {
-        chain_free(out);
-        c->repeat = repeat;
-        c->proof.done = proof_came;
-        if (c->repeated++ >= READ_REPEATS_MAX || !node_when_proven(node, &c->proof))
-            refuse(c, ETCD_NO_LEADER);
-    } else if (e == ETCD_OK && c->object_durable) {
+    c->repeat = repeat;
+    if (!serializable && !read_is_proven(&c->reading, out))
+        return;
+    if (e == ETCD_OK && c->object_durable) {
         c->held = *out;
         c->node.op = NODE_BARRIER;
         c->node.bytes = 0;
         c->node.done = barrier_done;
         c->node.object_durable = true;
-        node_submit(node, &c->node);
+        node_submit(c->queue->api->node, &c->node);
     } else {
         call_reply(c, e, out);
     }
-}
-
-static void
-range_came(struct hydration_wait *w, t4_status status)
-{
-    struct call *c = container_of(w, struct call, hydration);
-
-    if (status == T4_OK)
-        call_on_worker(c, c->repeat);
-    else
-        refuse(c, node_hydration_error(status));
 }
 
 /* True: the call waits for a part of the checkpoint (and is made again then), or was refused. */
@@ -127,16 +102,8 @@ static bool
 must_wait(struct call *c, const struct range_request *range,
           const struct txn_request *txn, void (*repeat)(struct job *job))
 {
-    struct node *node = c->queue->api->node;
-    enum hydration_answer answer;
-
     c->repeat = repeat;
-    c->hydration.done = range_came;
-    answer = range != NULL ? node_range_ready(node, range, &c->hydration)
-                           : node_txn_ready(node, txn, &c->hydration);
-    if (answer == HYDRATION_REFUSED)
-        refuse(c, node_hydration_error(c->hydration.status));
-    return answer != HYDRATION_READY;
+    return !read_is_ready(&c->reading, range, txn);
 }
 
 static void
@@ -164,10 +131,11 @@ kv_range(struct call *c, const ProtobufCMessage *m)
     decode_range(m, &c->range);
     e = txn_validate_range(&c->range);
     if (e != ETCD_OK) {
-        refuse(c, e);
+        call_fail(c, e);
         return;
     }
     c->range.serializable |= c->queue->api->options.serializable_reads;
+    begin_read(c);
     if (must_wait(c, &c->range, NULL, range_on_worker))
         return;
     chain_init(&out);
@@ -204,6 +172,16 @@ read_txn_on_worker(struct job *job)
     read_txn(call_of_job(job));
 }
 
+static void
+begin_read_txn(struct call *c)
+{
+    begin_read(c);
+    if (txn_is_heavy(&c->node.txn))
+        call_on_worker(c, read_txn_on_worker);
+    else
+        read_txn(c);
+}
+
 /* --- KV --------------------------------------------------------------------------------------- */
 
 void
@@ -214,7 +192,7 @@ kv_put(struct call *c, const ProtobufCMessage *m)
     decode_put(m, &c->node.put);
     e = txn_validate_put(&c->node.put);
     if (e != ETCD_OK)
-        refuse(c, e);
+        call_fail(c, e);
     else
         submit(c, NODE_PUT);
 }
@@ -227,7 +205,7 @@ kv_delete_range(struct call *c, const ProtobufCMessage *m)
     decode_delete_range(m, &c->node.delete_range);
     e = txn_validate_delete_range(&c->node.delete_range);
     if (e != ETCD_OK)
-        refuse(c, e);
+        call_fail(c, e);
     else
         submit(c, NODE_DELETE_RANGE);
 }
@@ -241,13 +219,11 @@ kv_txn(struct call *c, const ProtobufCMessage *m)
     decode_txn(m, &c->arena, txn);
     e = txn_validate_txn(txn, c->queue->api->options.max_txn_ops);
     if (e != ETCD_OK)
-        refuse(c, e);
+        call_fail(c, e);
     else if (!txn_is_read_only(txn))
         submit(c, NODE_TXN);
-    else if (txn_is_heavy(txn))
-        call_on_worker(c, read_txn_on_worker);
     else
-        read_txn(c);
+        begin_read_txn(c);
 }
 
 void

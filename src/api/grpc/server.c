@@ -344,21 +344,46 @@ try_ref(struct stream *s)
     return alive;
 }
 
+/* All streams, or those of one kind, each with a reference; stopping: there will be no more. */
+static struct stream **
+find_streams(struct grpc_api *api, const struct stream_kind *kind, bool stopping,
+             uint32_t *n)
+{
+    struct stream **found;
+
+    *n = 0;
+    mutex_lock(&api->lock);
+    api->stopping |= stopping; /* streams that open from now on end by themselves */
+    found = mem_alloc((api->n_streams + 1) * sizeof *found);
+    for (struct stream *s = api->streams; s != NULL; s = s->next)
+        if ((kind == NULL || s->method->kind == kind) && try_ref(s))
+            found[(*n)++] = s;
+    mutex_unlock(&api->lock);
+    return found;
+}
+
 static void
 end_streams(struct grpc_api *api)
 {
-    struct stream **found;
-    uint32_t n = 0;
+    uint32_t n;
+    struct stream **found = find_streams(api, NULL, true, &n);
 
-    mutex_lock(&api->lock);
-    api->stopping = true; /* streams that open from now on end by themselves */
-    found = mem_alloc((api->n_streams + 1) * sizeof *found);
-    for (struct stream *s = api->streams; s != NULL; s = s->next)
-        if (try_ref(s))
-            found[n++] = s;
-    mutex_unlock(&api->lock);
     for (uint32_t i = 0; i < n; i++) {
         stream_fail(found[i], ETCD_STOPPED);
+        stream_unref(found[i]);
+    }
+    mem_free(found);
+}
+
+/* [whoever takes or loses the lead] */
+static void
+lead_changed(void *arg)
+{
+    uint32_t n;
+    struct stream **found = find_streams(arg, &health_stream_kind, false, &n);
+
+    for (uint32_t i = 0; i < n; i++) {
+        health_tell(found[i]);
         stream_unref(found[i]);
     }
     mem_free(found);
@@ -495,6 +520,7 @@ grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
     if (status != T4_OK)
         goto fail_listen;
 
+    node_on_lead_change(api->node, lead_changed, api);
     grpc_server_start(api->core);
     for (uint32_t i = 0; i < api->n_queues; i++) {
         post_slots(&api->queues[i]);
@@ -536,6 +562,7 @@ grpc_api_stop(struct grpc_api *api, uint64_t grace_ns)
     uint64_t at = monotonic_ns(), end = at + grace_ns;
     bool shut;
 
+    node_on_lead_change(api->node, NULL, NULL);
     end_streams(api);
     grpc_server_shutdown_and_notify(api->core, api->queues[0].core, &api->on_shut);
     mutex_lock(&api->lock);

@@ -1,5 +1,5 @@
 /*
- * stream.c - what bidirectional streams have in common: one operation of each kind at a time,
+ * stream.c - what streams have in common: one operation of each kind at a time,
  * an orderly end whoever wants it, and the lifetime.
  *
  * Events, and how they come: a half-close gives a receive without a message; a cancelled call
@@ -191,6 +191,14 @@ stream_finish(struct stream *s, grpc_status_code code, const char *text)
     mutex_unlock(&s->lock);
     if (first)
         s->method->kind->end(s);
+}
+
+void
+stream_no_request(struct stream *s)
+{
+    stream_finish(s, GRPC_STATUS_INTERNAL,
+                  "cardinality violation: received no request message from "
+                  "non-client-streaming RPC");
 }
 
 void
