@@ -41,6 +41,8 @@ class Ids:
         self.subject_leases = {}
         self.reference_leases = {}
         self.identity = {}
+        self.subject_members = {}       # id, and peer URL without its scheme, of the only one
+        self.reference_members = {}
 
     def learn_lease(self, reference, subject):
         self.subject_leases[reference] = subject
@@ -51,31 +53,45 @@ class Ids:
         for field in ("cluster_id", "member_id"):
             self.identity[field] = (getattr(reference, field), getattr(subject, field))
 
+    def learn_member(self, reference, subject):
+        for one, other in ((reference.ID, subject.ID),
+                           (reference.peerURLs[0][4:], subject.peerURLs[0][4:])):
+            self.subject_members[one] = other
+            self.reference_members[other] = one
+
     def to_subject(self, message):
-        return _translate(message, self.subject_leases, {})
+        return _translate(message, self.subject_leases, {}, self.subject_members)
 
     def from_subject(self, message):
-        return _translate(message, self.reference_leases, self.identity)
+        return _translate(message, self.reference_leases, self.identity,
+                          self.reference_members)
 
 
-def _translate(message, leases, identity):
-    if not leases and not identity:
+def _translate(message, leases, identity, members):
+    if not leases and not identity and not members:
         return message
     copy = type(message)()
     copy.CopyFrom(message)
-    _rewrite(copy, leases, identity)
+    _rewrite(copy, leases, identity, members)
     return copy
 
 
-def _rewrite(message, leases, identity):
+def _rewrite(message, leases, identity, members):
     of_lease = message.DESCRIPTOR.name.startswith("Lease")
+    of_member = message.DESCRIPTOR.name.startswith(("Member", "MoveLeader"))
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in value if field.label == field.LABEL_REPEATED else [value]:
-                _rewrite(part, leases, identity)
+                _rewrite(part, leases, identity, members)
         elif field.name == "lease" or (field.name == "ID" and of_lease):
             if value in leases:
                 setattr(message, field.name, leases[value])
+        elif field.name == "peerURLs":
+            for one, other in members.items():
+                if isinstance(one, str):
+                    value[:] = [url.replace(one, other) for url in value]
+        elif of_member and field.name in ("ID", "targetID"):
+            setattr(message, field.name, members.get(value, value))
         elif field.name in identity and identity[field.name][1] == value:
             setattr(message, field.name, identity[field.name][0])
 

@@ -21,6 +21,7 @@ SPDX-License-Identifier: Apache-2.0
 import random
 
 from etcdclient import api, prefix_end
+from services import Services
 
 BIG = 1572864
 STREAMS = 4
@@ -42,8 +43,9 @@ class Step:
     """One thing to do on both servers.
 
     kind is "call" (name and request), "keepalive" (request), "create", "cancel" or "progress"
-    on watch stream number `stream` (request: the create request or the id), "barrier" (wait for
-    all due events) or "expire" (wait for the end of a lease).
+    on watch stream number `stream` (request: the create request or the id), "range_stream"
+    (compared with the reference's Range), "barrier" (wait for all due events) or "expire" (wait
+    for the end of a lease).
     """
 
     def __init__(self, kind, name="", request=None, stream=0):
@@ -83,6 +85,9 @@ class Generator:
             (30, self.make_range), (26, self.make_put), (10, self.make_delete),
             (26, self.make_txn), (2, self.make_compact), (14, self.make_lease),
             (14, self.make_watch), (1, self.make_scene)]
+        self.services = Services(self)
+        if "services" not in avoid:
+            self.makers.append((22, self.make_service))
 
     # ---- what has become of the store --------------------------------------------------------
 
@@ -108,6 +113,7 @@ class Generator:
                 self.server_leases.append(response.ID)
         elif step.name == "Lease/LeaseRevoke":
             self.forget_lease(step.request.ID)
+        self.services.learn(step, response)
 
     def forget_lease(self, lease):
         for known in (self.leases, self.server_leases):
@@ -217,6 +223,15 @@ class Generator:
                         [rnd.randint(1, self.revision + 1), rnd.randint(1, self.revision + 1),
                          rnd.randint(1, self.revision + 1), -1, 1 << 40]))
         return request
+
+    def make_service(self):
+        return Step(*self.services.make())
+
+    def every_service(self):
+        """Every request of the services that has few forms; nothing if they are avoided."""
+        if "services" not in self.avoid:
+            for name, request in self.services.every():
+                yield call(name, request)
 
     def make_range(self):
         return call("KV/Range", self.range_request())

@@ -197,6 +197,9 @@ class Pair:
             if not header.cluster_id or not header.member_id:
                 raise Difference("cluster_id or member_id is 0:\n%s" % header)
         self.ids.learn_identity(*headers)
+        members = [client.member_list().members[0] for client in self.clients]
+        self.ids.learn_member(*members)
+        generator.services.learn_member(members[0])
 
     def open_streams(self):
         self.history = History(self.clients[0], "coalesced" in self.exceptions.sequences)
@@ -241,6 +244,25 @@ class Pair:
                 and not any(isinstance(answer, Failure) for answer in answers)):
             self.check(step, reference, subject, subject.ID > 0, "a lease id must be positive")
             self.ids.learn_lease(reference.ID, subject.ID)
+        return self.compare(step, reference, subject)
+
+    def step_range_stream(self, step):
+        """The subject's pieces put together against the reference's Range: 3.6 has no pieces."""
+        try:
+            reference = self.clients[0].call("KV/Range", step.request)
+        except grpc.RpcError as error:
+            reference = Failure(*status_of(error))
+        subject, pieces = api.RangeResponse(), []
+        try:
+            for piece in self.clients[1].call("KV/RangeStream", step.request):
+                pieces.append(piece.range_response)
+                subject.MergeFrom(piece.range_response)
+        except grpc.RpcError as error:
+            subject = Failure(*status_of(error))
+        early = [piece for piece in pieces[:-1]
+                 if piece.HasField("header") or piece.more or piece.count]
+        self.check(step, reference, subject, not early,
+                   "header, more and count stand in the last piece alone")
         return self.compare(step, reference, subject)
 
     def step_keepalive(self, step):

@@ -91,6 +91,7 @@ def main():
         TAP.done()
     note()
     part("requests to an empty store", generator.opening())
+    part("each request to the cluster, its downgrade and its roles", generator.every_service())
     part("random requests: every answer and every event is the same", random_part())
     part("keys that expire with their lease, a history in fragments", Late(generator.ending))
     part("no watch has more or less to tell on either side", Late(finish))

@@ -144,9 +144,9 @@ rest_of(struct t4_slice s, size_t from)
     return slice_of(s.data + from, s.len - from);
 }
 
-/* "host:port" with digits, or nothing, for a port. */
+/* "host:port" with digits, or nothing, for a port; or without a port. */
 static bool
-is_host_and_port(struct t4_slice s)
+is_host(struct t4_slice s, bool needs_port)
 {
     size_t colon, close = 0;
 
@@ -160,7 +160,9 @@ is_host_and_port(struct t4_slice s)
     } else {
         colon = index_of(s, ':');
     }
-    if (colon >= s.len || s.data[colon] != ':')
+    if (colon >= s.len)
+        return !needs_port && colon == s.len;
+    if (s.data[colon] != ':')
         return false;
     for (size_t i = colon + 1; i < s.len; i++)
         if (!is_digit(s.data[i]))
@@ -171,28 +173,43 @@ is_host_and_port(struct t4_slice s)
     return true;
 }
 
-/* What stands behind the scheme of an http URL. */
+/* [user@]host[:port] */
 static bool
-is_http_address(struct t4_slice s)
+is_authority(struct t4_slice s, bool needs_port)
 {
-    struct t4_slice fragment = rest_of(s, index_of(s, '#')), user;
-    size_t n;
+    struct t4_slice user;
+    size_t n = s.len;
 
-    s.len -= fragment.len;
-    s.len = index_of(s, '?');
-    if (s.len < 2 || memcmp(s.data, "//", 2) != 0 || !is_escaped_well(fragment))
-        return false;
-    s = rest_of(s, 2);
-    if (index_of(s, '/') < s.len) /* a path */
-        return false;
-    for (n = s.len; n > 0 && s.data[n - 1] != '@';)
+    while (n > 0 && s.data[n - 1] != '@')
         n--;
     user = slice_of(s.data, n > 0 ? n - 1 : 0);
     for (size_t i = 0; i < user.len; i++)
         if (!is_letter(user.data[i]) && !is_digit(user.data[i]) &&
             !strchr("-._:~!$&'()*+,;=%@", user.data[i]))
             return false;
-    return is_escaped_well(user) && is_host_and_port(rest_of(s, n));
+    return is_escaped_well(user) && is_host(rest_of(s, n), needs_port);
+}
+
+/* What stands behind the scheme; http: it must be a host with a port, and nothing else. */
+static bool
+is_address(struct t4_slice s, bool http)
+{
+    struct t4_slice fragment = rest_of(s, index_of(s, '#')), path;
+    bool has_host;
+
+    s.len -= fragment.len;
+    s.len = index_of(s, '?');
+    if (!is_escaped_well(fragment))
+        return false;
+    if (s.len == 0 || s.data[0] != '/')
+        return !http;
+    has_host = s.len >= 2 && s.data[1] == '/';
+    s = rest_of(s, has_host ? 2 : 0);
+    path = rest_of(s, has_host ? index_of(s, '/') : 0);
+    s.len -= path.len;
+    if (has_host && !is_authority(s, http))
+        return false;
+    return http ? has_host && path.len == 0 : is_escaped_well(path);
 }
 
 static struct t4_slice
@@ -231,9 +248,9 @@ is_peer_url(struct t4_slice url)
         if (url.data[i] < 0x20 || url.data[i] == 0x7f)
             return false;
     if (has_scheme(url, "http", &address) || has_scheme(url, "https", &address))
-        return is_http_address(address);
+        return is_address(address, true);
     return (has_scheme(url, "unix", &address) || has_scheme(url, "unixs", &address)) &&
-           is_escaped_well(address);
+           is_address(address, false);
 }
 
 /* Is it `peer`?  Their schemes may be written differently. */

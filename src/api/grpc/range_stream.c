@@ -163,8 +163,8 @@ validate(const struct range_request *q)
 
     if (e != ETCD_OK)
         return e;
-    if (q->sort_order != SORT_NONE &&
-        (q->sort_order != SORT_ASCEND || q->sort_target != SORT_KEY))
+    /* etcd takes another target without an order, too, and then ignores it: Range sorts by it. */
+    if (q->sort_target != SORT_KEY || q->sort_order == SORT_DESCEND)
         return ETCD_STREAM_SORT;
     if (q->min_mod_revision != 0 || q->max_mod_revision != 0 ||
         q->min_create_revision != 0 || q->max_create_revision != 0)
