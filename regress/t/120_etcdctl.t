@@ -208,6 +208,72 @@ version
 nonsense
 """
 
+# {member} is the only member's id, {peer} its peer URL.  Nothing that etcd would carry out and t4
+# refuses: those stand in T4_ONLY below.
+SERVICES = r"""
+member add new --peer-urls=x
+member add new --peer-urls={peer}
+member add new
+member add
+member remove 1234
+member remove {member}
+member remove zz
+member remove
+member update 1234 --peer-urls=http://127.0.0.1:1
+member update {member} --peer-urls={peer}
+member update {member} --peer-urls={peer} -w json
+member update {member}
+member promote 1234
+member promote {member}
+move-leader 1234
+move-leader {member}
+move-leader zz
+move-leader
+auth enable
+auth disable
+auth disable -w json
+user list
+user list -w json
+user get u
+user get u --detail
+user delete u
+user passwd u --interactive=false << secret\n
+user grant-role u r
+user revoke-role u r
+user add '' --no-password
+role list
+role list -w json
+role get r
+role delete r
+role add ''
+role grant-permission r read k
+role grant-permission r read b a
+role revoke-permission r k
+get a --user=root:secret
+"""
+
+SERVICES_36 = r"""
+auth status
+auth status -w json
+downgrade validate 3.5
+downgrade validate 3.6
+downgrade validate x
+downgrade validate
+downgrade enable 3.4
+downgrade cancel
+downgrade
+"""
+
+# What only t4 is asked, and a part of what it says on standard error.
+T4_ONLY = [
+    ("member add new --peer-urls=http://127.0.0.1:1", "t4: this server is a single member"),
+    ("member add new --learner --peer-urls=http://127.0.0.1:1", "--object-store"),
+    ("member update {member} --peer-urls=http://127.0.0.1:1", "t4: this server has no peers"),
+    ("user add u --no-password", "t4: this version keeps no users and roles"),
+    ("role add r", "t4: this version keeps no users and roles"),
+]
+T4_ONLY_36 = [("downgrade enable 3.5", "etcdctl make-mirror")]
+
 MASKED = {"version", "dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex",
           "raft_term", "took", "Took", "dbSizeQuota", "name", "peerURLs"}
 
@@ -232,12 +298,13 @@ class Side:
         for number, name in ((header.cluster_id, "CLUSTER"), (header.member_id, "MEMBER")):
             self.names += [(str(number), name), ("%x" % number, name), ("%016x" % number, name)]
         self.names += [(url, "PEER") for url in member.peerURLs]
+        self.values = {"member": "%x" % header.member_id, "peer": member.peerURLs[0]}
         if member.name:
             self.names.append((", %s," % member.name, ", NAME,"))
             self.names.append(('"Name" : "%s"' % member.name, '"Name" : "NAME"'))
 
     def command(self, line):
-        arguments = [argument.format(**self.leases) if "{" in argument else argument
+        arguments = [argument.format(**self.values, **self.leases) if "{" in argument else argument
                      for argument in shlex.split(line)]
         return [self.binary, "--endpoints", "http://" + self.server.address] + arguments
 
@@ -393,6 +460,15 @@ class Comparison:
         # Not ETCD_WATCH_REVISION: it is the header's.
         self.watch("watch w/9 --rev=%d -- sh -c 'env | grep -e ^ETCD_WATCH_[EKV] | sort'"
                    % revision, ["put w/9 '{end}'"], last='ETCD_WATCH_VALUE="')
+
+    def refusals(self, lines):
+        """What t4 refuses in words of its own: the reason is printed, and the status is 1."""
+        for line, text in lines:
+            process = self.sides[1].begin(line, stdin=subprocess.DEVNULL)
+            out, error = process.communicate(timeout=SECONDS)
+            TAP.ok(process.returncode == 1 and text in error,
+                   "etcdctl %s: %s: refused with the reason" % (self.version, line),
+                   process.returncode, out, error)
 
     def compacted_watch(self):
         self.run("watch a --rev=2")
@@ -558,6 +634,14 @@ def main():
             comparison = Comparison(version, binary, [reference, subject])
             comparison.lines(WRITES)
             comparison.lines(READS)
+            comparison.lines(SERVICES)
+            is_t4 = isinstance(subject, t4test.T4)
+            if is_t4:
+                comparison.refusals(T4_ONLY)
+            if not version.startswith("3.4."):
+                comparison.lines(SERVICES_36)
+                if is_t4:
+                    comparison.refusals(T4_ONLY_36)
             if not version.startswith("3.4."):
                 comparison.lines(READS_36)
             comparison.lines(DELETES)
