@@ -378,7 +378,7 @@ class Locks:
         next(observer)
         self.waiting(name, 2)
         self.waiting(b"stop-e", 2)
-        self.server.stop()
+        status = self.server.stop()
         codes = [result(call)[0] for call in (waiter, candidate)]
         try:
             next(observer)
@@ -387,8 +387,8 @@ class Locks:
             codes.append(error.code().name)
         self.equal(codes, ["UNAVAILABLE"] * 3, "a stop ends waiting calls: UNAVAILABLE")
         if self.is_t4:
-            self.equal([result(waiter)[1], result(candidate)[1]],
-                       ["etcdserver: server stopped"] * 2, "in words")
+            self.equal([status, result(waiter)[1], result(candidate)[1]],
+                       [0] + ["etcdserver: server stopped"] * 2, "in words, and it ends well")
         self.server.start()
         self.client = Client(self.server.address)
         self.equal(self.keys(name), [holder.key], "after a start only the holder's key is there")

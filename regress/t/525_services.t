@@ -110,9 +110,8 @@ def health(server):
            name + ": a stream without a request is refused", code, text)
     TAP.equal(asked.watch_of([b"\xff"])[0], "INTERNAL", name + ": so is a malformed one")
     if isinstance(server, t4test.T4):   # etcd takes its time, and cuts the connection
-        server.stop()
-        TAP.equal((watch.next(), unknown.next()),
-                  (("UNAVAILABLE", "etcdserver: server stopped"),) * 2,
+        TAP.equal((server.stop(), watch.next(), unknown.next()),
+                  (0,) + (("UNAVAILABLE", "etcdserver: server stopped"),) * 2,
                   name + ": a stop ends the watches")
 
 

@@ -327,6 +327,7 @@ struct stream {
     grpc_byte_buffer *in; /* of the outstanding receive */
     grpc_byte_buffer out; /* of the outstanding send */
     int cancelled;        /* filled in by the close operation */
+    bool object_durable;  /* t4-durability: object; for kinds that write */
     struct arena arena;   /* [poller] of the message at hand */
 
     struct mutex lock;

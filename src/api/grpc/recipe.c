@@ -109,7 +109,7 @@ submit(struct recipe *r)
 {
     r->request.done = request_done;
     r->request.error = ETCD_OK;
-    r->request.object_durable = false;
+    r->request.object_durable = r->stream.object_durable;
     chain_init(&r->request.response);
     stream_ref(&r->stream);
     node_submit(r->stream.queue->api->node, &r->request);
@@ -252,6 +252,7 @@ recipe_rest(struct recipe *r)
 {
     bool over;
 
+    arena_reset(&r->memory); /* it may rest for long */
     mutex_lock(&r->lock);
     over = r->over;
     if (!over) {

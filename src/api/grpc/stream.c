@@ -234,7 +234,7 @@ on_opened(struct tag *tag, bool ok)
     s->method->kind->start(s);
     error = api_add_stream(q->api, s);
     if (error == ETCD_OK)
-        error = check_metadata(&s->metadata, s->queue->api->node, NULL);
+        error = check_metadata(&s->metadata, s->queue->api->node, &s->object_durable);
     if (error == ETCD_OK)
         stream_receive(s);
     else
