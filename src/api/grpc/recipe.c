@@ -247,22 +247,29 @@ recipe_read(struct recipe *r, bool linearizable, void (*then)(struct recipe *r))
 
 /* --- the watch hub -------------------------------------------------------------------------------- */
 
+/* [lock] False: the stream is over. */
+static bool
+rest(struct recipe *r)
+{
+    if (r->over)
+        return false;
+    arena_reset(&r->memory); /* it may rest for long */
+    if (r->hub_owed)
+        watch_stream_sent(r->hub);
+    r->hub_owed = false;
+    r->running = false;
+    return true;
+}
+
 void
 recipe_rest(struct recipe *r)
 {
-    bool over;
+    bool rests;
 
-    arena_reset(&r->memory); /* it may rest for long */
     mutex_lock(&r->lock);
-    over = r->over;
-    if (!over) {
-        r->running = false;
-        if (r->hub_owed)
-            watch_stream_sent(r->hub);
-        r->hub_owed = false;
-    }
+    rests = rest(r);
     mutex_unlock(&r->lock);
-    if (over)
+    if (!rests)
         undo(r);
 }
 
@@ -317,8 +324,10 @@ void
 recipe_watch(struct recipe *r, struct watch_create *watch,
              bool (*event)(struct recipe *r, const Etcdserverpb__WatchResponse *m))
 {
+    bool rests;
+
     r->event = event;
-    mutex_lock(&r->lock);
+    mutex_lock(&r->lock); /* to the end: the hub answers at once */
     if (!r->over) {
         if (r->hub != NULL) {
             watch_stream_cancel(r->hub, r->watch_id);
@@ -330,8 +339,10 @@ recipe_watch(struct recipe *r, struct watch_create *watch,
         watch->watch_id = ++r->watch_id;
         watch_stream_create(r->hub, watch);
     }
+    rests = rest(r);
     mutex_unlock(&r->lock);
-    recipe_rest(r);
+    if (!rests)
+        undo(r);
 }
 
 /* --- the stream ----------------------------------------------------------------------------------- */
