@@ -48,15 +48,8 @@ campaign_message(struct stream *s, const ProtobufCMessage *message)
     return false;
 }
 
-const struct stream_kind election_campaign_kind = {
-    .size = sizeof(struct contender),
-    .start = recipe_start,
-    .message = campaign_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = contender_release,
-};
+const struct stream_kind election_campaign_kind =
+    RECIPE_KIND(struct contender, campaign_message, contender_release);
 
 /* --- Proclaim, Resign ------------------------------------------------------------------- */
 
@@ -68,15 +61,11 @@ struct reign {
 };
 
 static void
-reply_header(struct recipe *r)
+resigned(struct recipe *r)
 {
     const Etcdserverpb__TxnResponse *m = (const void *)r->answer;
-    struct response_header header = recipe_header(m->header);
-    struct chain out;
 
-    chain_init(&out);
-    wire_header_field(&out, 1, &header);
-    recipe_reply(r, &out);
+    recipe_reply_header(r, m->header); /* who does not lead has resigned, too */
 }
 
 /* False: the request has no leader in it, and was refused. */
@@ -105,7 +94,7 @@ proclaimed(struct recipe *r)
     const Etcdserverpb__TxnResponse *m = (const void *)r->answer;
 
     if (m->succeeded)
-        reply_header(r);
+        recipe_reply_header(r, m->header);
     else
         recipe_fail(r, ETCD_ELECTION_NOT_LEADER);
 }
@@ -160,7 +149,7 @@ resign_message(struct stream *s, const ProtobufCMessage *message)
         .kind = OPERATION_DELETE_RANGE,
         .delete_range = {.key = buffer_slice(&l->key)},
     };
-    recipe_transact(&l->recipe, reply_header); /* who does not lead has resigned */
+    recipe_transact(&l->recipe, resigned);
     return false;
 }
 
@@ -174,25 +163,11 @@ reign_release(struct stream *s)
     buffer_free(&l->value);
 }
 
-const struct stream_kind election_proclaim_kind = {
-    .size = sizeof(struct reign),
-    .start = recipe_start,
-    .message = proclaim_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = reign_release,
-};
+const struct stream_kind election_proclaim_kind =
+    RECIPE_KIND(struct reign, proclaim_message, reign_release);
 
-const struct stream_kind election_resign_kind = {
-    .size = sizeof(struct reign),
-    .start = recipe_start,
-    .message = resign_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = reign_release,
-};
+const struct stream_kind election_resign_kind =
+    RECIPE_KIND(struct reign, resign_message, reign_release);
 
 /* --- Leader ----------------------------------------------------------------------------- */
 
@@ -244,12 +219,5 @@ leader_release(struct stream *s)
     buffer_free(&l->prefix_end);
 }
 
-const struct stream_kind election_leader_kind = {
-    .size = sizeof(struct leader),
-    .start = recipe_start,
-    .message = leader_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = leader_release,
-};
+const struct stream_kind election_leader_kind =
+    RECIPE_KIND(struct leader, leader_message, leader_release);

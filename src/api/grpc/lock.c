@@ -35,15 +35,8 @@ lock_message(struct stream *s, const ProtobufCMessage *message)
     return false;
 }
 
-const struct stream_kind lock_lock_kind = {
-    .size = sizeof(struct contender),
-    .start = recipe_start,
-    .message = lock_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = contender_release,
-};
+const struct stream_kind lock_lock_kind =
+    RECIPE_KIND(struct contender, lock_message, contender_release);
 
 /* --- Unlock ----------------------------------------------------------------------------- */
 
@@ -56,12 +49,8 @@ static void
 unlocked(struct recipe *r)
 {
     const Etcdserverpb__DeleteRangeResponse *m = (const void *)r->answer;
-    struct response_header header = recipe_header(m->header);
-    struct chain out;
 
-    chain_init(&out);
-    wire_header_field(&out, 1, &header);
-    recipe_reply(r, &out);
+    recipe_reply_header(r, m->header);
 }
 
 static bool
@@ -94,12 +83,5 @@ unlock_release(struct stream *s)
     buffer_free(&u->key);
 }
 
-const struct stream_kind lock_unlock_kind = {
-    .size = sizeof(struct unlock),
-    .start = recipe_start,
-    .message = unlock_message,
-    .half_closed = stream_no_request,
-    .sent = recipe_sent,
-    .end = recipe_end,
-    .release = unlock_release,
-};
+const struct stream_kind lock_unlock_kind =
+    RECIPE_KIND(struct unlock, unlock_message, unlock_release);

@@ -71,6 +71,17 @@ recipe_reply(struct recipe *r, struct chain *message)
         undo(r);
 }
 
+void
+recipe_reply_header(struct recipe *r, const Etcdserverpb__ResponseHeader *h)
+{
+    struct response_header header = recipe_header(h);
+    struct chain out;
+
+    chain_init(&out);
+    wire_header_field(&out, 1, &header);
+    recipe_reply(r, &out);
+}
+
 /* --- requests to the node --------------------------------------------------------------------- */
 
 /* Takes over what `response` holds. */

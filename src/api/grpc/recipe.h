@@ -55,6 +55,13 @@ void recipe_start(struct stream *s);
 void recipe_end(struct stream *s);
 void recipe_sent(struct stream *s); /* nothing */
 void recipe_release(struct recipe *r);
+/* A kind with one answer, of a struct that begins with a recipe. */
+#define RECIPE_KIND(type_, message_, release_)                                           \
+    {                                                                                    \
+        .size = sizeof(type_), .start = recipe_start, .message = message_,               \
+        .half_closed = stream_no_request, .sent = recipe_sent, .end = recipe_end,        \
+        .release = release_                                                              \
+    }
 
 /*
  * Steps.  Each is the last thing that its caller does: `then` is called when it is done, on any
@@ -87,6 +94,8 @@ void recipe_rest(struct recipe *r);
  */
 void recipe_reply(struct recipe *r, struct chain *message);
 void recipe_fail(struct recipe *r, enum etcd_error error);
+/* Ends with an answer that is nothing but this header. */
+void recipe_reply_header(struct recipe *r, const Etcdserverpb__ResponseHeader *h);
 /* For undo(): the transaction, which nobody waits for. */
 void recipe_undo_transact(struct recipe *r);
 
