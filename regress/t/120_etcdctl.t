@@ -296,7 +296,8 @@ class Side:
         client.close()
         self.names = [(server.address, "ENDPOINT")]
         for number, name in ((header.cluster_id, "CLUSTER"), (header.member_id, "MEMBER")):
-            self.names += [(str(number), name), ("%x" % number, name), ("%016x" % number, name)]
+            # One in sixteen is shorter than 16 digits, and padded by some commands.
+            self.names += [(form % number, name) for form in ("%d", "%016x", "%16x", "%x")]
         self.names += [(url, "PEER") for url in member.peerURLs]
         self.values = {"member": "%x" % header.member_id, "peer": member.peerURLs[0]}
         if member.name:
