@@ -101,6 +101,7 @@ watch_bed_new(void)
         .fragment_bytes = 2u << 20,
         .watchers_per_stream = 1000,
         .stream_backlog_bytes = 1u << 20,
+        .memory_bytes = 64u << 20,
         .scan_bytes = 4u << 20,
         .scan_records = 2000,
         .env = env_posix(),

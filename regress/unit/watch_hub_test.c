@@ -239,6 +239,57 @@ test_small_bound(void **unused)
     watch_bed_free(b);
 }
 
+/*
+ * Clients that do not read, each of a key of its own, so that they share nothing: together they
+ * hold no more than all streams may, and the one that reads has everything meanwhile.
+ */
+static void
+test_memory_of_all_streams(void **unused)
+{
+    enum { STREAMS = 40, ROUNDS = 60, VALUE = 2000 };
+    struct watch_bed *b = watch_bed_new();
+    struct client *reader, *c[STREAMS];
+    struct watched *live, *w[STREAMS];
+    int64_t memory, most = 0, revision;
+
+    (void)unused;
+    b->options.memory_bytes = 256 * 1024;
+    watch_bed_start(b);
+    reader = client_open(b, true);
+    live = client_watch(reader, "k00 *", NULL);
+    for (int i = 0; i < STREAMS; i++) {
+        char key[8];
+
+        snprintf(key, sizeof key, "k%02d", i);
+        c[i] = client_open(b, true);
+        w[i] = client_watch(c[i], key, NULL);
+        client_settle(c[i]);
+        client_stop_reading(c[i]);
+    }
+    for (int n = 0; n < ROUNDS; n++)
+        for (int i = 0; i < STREAMS; i++) {
+            bed_put(b, i, VALUE);
+            memory = metric_get(&b->metrics, METRIC_WATCH_MEMORY);
+            most = memory > most ? memory : most;
+        }
+    client_settle(reader);
+    assert_int_equal(live->events, STREAMS * ROUNDS);
+    revision = b->largest + 1024; /* with what is around it */
+    print_message("# %d streams held %lld bytes at most\n", STREAMS, (long long)most);
+    assert_true(most > 128 * 1024);
+    assert_true(most <= 256 * 1024 + STREAMS * ((int64_t)WATCH_STREAM_SHARE + revision));
+    for (int i = 0; i < STREAMS; i++) {
+        client_read(c[i]);
+        client_settle(c[i]);
+        assert_int_equal(w[i]->events, ROUNDS);
+        client_close(c[i]);
+    }
+    client_barrier(reader);
+    assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_MEMORY), 0);
+    client_close(reader);
+    watch_bed_free(b);
+}
+
 /* --- counters: clients that only count ------------------------------------------------------ */
 
 struct counter {
@@ -687,6 +738,7 @@ main(void)
         cmocka_unit_test(test_index),
         cmocka_unit_test(test_one_revision_for_many),
         cmocka_unit_test(test_small_bound),
+        cmocka_unit_test(test_memory_of_all_streams),
         cmocka_unit_test(test_many_watchers_of_a_stream),
         cmocka_unit_test(test_many_streams),
         cmocka_unit_test(test_catches_up_under_load),

@@ -626,6 +626,7 @@ step(struct watch_bed *b, struct client *c, uint64_t *unique)
 
 struct history {
     uint32_t backlog, fragment, scan_bytes, scan_records;
+    size_t memory; /* of all streams; 0: enough */
     int steps;
     int lose_every; /* so many steps the log is lost; 0: never */
     /* what came out */
@@ -685,6 +686,8 @@ history(struct history h)
 
     b->options.stream_backlog_bytes = h.backlog;
     b->options.fragment_bytes = h.fragment;
+    if (h.memory > 0)
+        b->options.memory_bytes = h.memory;
     if (h.scan_bytes > 0)
         b->options.scan_bytes = h.scan_bytes;
     if (h.scan_records > 0)
@@ -743,6 +746,18 @@ test_history_with_a_large_backlog(void **unused)
 {
     (void)unused;
     history((struct history){.backlog = 1 << 20, .fragment = 100 * 1024, .steps = 6000});
+}
+
+/* One revision at a time, most of it, for each of the streams. */
+static void
+test_history_with_little_memory(void **unused)
+{
+    (void)unused;
+    history((struct history){.backlog = 1 << 20,
+                             .fragment = 1500,
+                             .memory = 1,
+                             .steps = 4000,
+                             .lose_every = 1300});
 }
 
 /* Whoever begins below the log gets the same as from the log. */
@@ -961,6 +976,7 @@ main(void)
         cmocka_unit_test(test_progress_notify),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_history_with_a_large_backlog),
+        cmocka_unit_test(test_history_with_little_memory),
         cmocka_unit_test(test_history_of_lost_logs),
         cmocka_unit_test(test_history_of_lost_logs_in_small_steps),
         cmocka_unit_test(test_threads),

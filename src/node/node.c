@@ -62,6 +62,7 @@ start_hub(struct node *n)
         .fragment_bytes = n->options.max_request_bytes + 512 * 1024,
         .watchers_per_stream = 100000,
         .stream_backlog_bytes = 1 * MIB,
+        .memory_bytes = 64 * MIB,
         .scan_bytes = 4 * MIB,
         .scan_records = 2000,
         .env = n->options.env,

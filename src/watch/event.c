@@ -139,7 +139,7 @@ encoded(struct event *e, bool with_previous)
     }
     chain_clear(scratch);
     wire_event_field(scratch, e->type, &e->kv, has ? &prev : NULL);
-    *b = block_new((uint32_t)scratch->length);
+    *b = block_new((uint32_t)scratch->length, e->hub->memory);
     chain_copy(scratch, (*b)->data);
     return *b;
 }

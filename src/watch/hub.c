@@ -152,7 +152,7 @@ hub_main(void *arg)
             queues_pump(h);
             atomic_store(&h->interested, h->n_watchers > 0);
         }
-        metric_set(h->options.metrics, METRIC_WATCHERS_UNSYNCED, (int64_t)h->n_unsynced);
+        queues_tell(h);
         if (stopping)
             stop(h);
     }
@@ -189,6 +189,7 @@ watch_hub_new(const struct watch_hub_options *options)
     }
     h->below_end = &h->below;
     chain_init(&h->scratch);
+    h->memory = block_account_open();
     h->next_tick_ns = NEVER;
     return h;
 }
@@ -236,6 +237,7 @@ watch_hub_free(struct watch_hub *h)
     for (int i = 0; i < SCANS; i++)
         watch_index_free(&h->scan[i].pass.index);
     chain_free(&h->scratch);
+    block_account_close(h->memory);
     buffer_free(&h->ikey);
     mem_free(h->ids);
     condition_destroy(&h->over);

@@ -24,11 +24,11 @@
 #include "base/memory.h"
 #include "watch/watch_int.h"
 
-#define BATCH_BYTES (256u * 1024) /* a batch of this size takes no further revision */
+#define BATCH_BYTES (64u * 1024) /* a batch of this size takes no further revision */
 #define BATCH_REVISIONS 1000
-#define COPY_BELOW 1024 /* events of this size on average are not copied */
-#define EVENT_CHARGE 64 /* of a link and the heads of its block, besides the bytes */
-#define HEAD_BYTES 64   /* more than a message has before its events */
+#define COPY_BELOW 1024  /* events of this size on average are not copied */
+#define EVENT_CHARGE 64  /* of a link and the heads of its block, besides the bytes */
+#define FRAGMENT_BYTES 2 /* of the field that says "fragment" */
 
 /* --- the queue -------------------------------------------------------------------------------- */
 
@@ -73,10 +73,26 @@ batch_of(struct item *i)
 }
 
 static void
+charge(struct watch_stream *s, struct batch *b, size_t n)
+{
+    b->charge += n;
+    s->backlog += n;
+    s->hub->backlog += n;
+}
+
+static void
+discharge(struct watch_stream *s, struct batch *b, size_t n)
+{
+    b->charge -= n;
+    s->backlog -= n;
+    s->hub->backlog -= n;
+}
+
+static void
 batch_free(struct watch_stream *s, struct batch *b)
 {
-    s->backlog -= b->charge;
-    metric_add(s->hub->options.metrics, METRIC_WATCH_BACKLOG, -(int64_t)b->charge);
+    discharge(s, b, b->charge);
+    s->hub->n_events -= b->events.n_links;
     chain_free(&b->events);
     mem_free(b);
 }
@@ -96,24 +112,44 @@ queue_answer(struct watch_stream *s, enum item_kind kind, int64_t watch_id,
     return i;
 }
 
+/* Streams take so much that those whose client does not read get less. */
+static bool
+is_tight(const struct watch_hub *h)
+{
+    return block_account_bytes(h->memory) >= h->options.memory_bytes / 2;
+}
+
+/*
+ * How much may wait for the stream.  Who reads has no message with the transport when the events
+ * of a turn come, mostly, and is not hurt by those who do not.  Once all streams together have
+ * reached the bound each has one revision at a time: that must be, or it would get no further.
+ */
+static size_t
+room_of(const struct watch_stream *s)
+{
+    const struct watch_hub *h = s->hub;
+    size_t all = h->options.memory_bytes + h->n_streams * WATCH_STREAM_SHARE;
+    size_t room = h->options.stream_backlog_bytes;
+
+    if (!is_tight(h))
+        return room;
+    if (block_account_bytes(h->memory) >= all)
+        return 1;
+    return room > WATCH_STREAM_SHARE && atomic_load(&s->state) != STREAM_IDLE
+               ? WATCH_STREAM_SHARE
+               : room;
+}
+
 bool
 queue_has_room(const struct watch_stream *s)
 {
-    return s->backlog < s->hub->options.stream_backlog_bytes;
+    return s->backlog < room_of(s);
 }
 
 bool
 queue_has_revision(const struct watcher *w, int64_t revision)
 {
     return w->last != NULL && w->last->item.revision == revision;
-}
-
-static void
-charge(struct watch_stream *s, struct batch *b, size_t n)
-{
-    b->charge += n;
-    s->backlog += n;
-    metric_add(s->hub->options.metrics, METRIC_WATCH_BACKLOG, (int64_t)n);
 }
 
 static struct batch *
@@ -145,7 +181,9 @@ queue_event(struct watcher *w, int64_t revision, struct block *event)
     struct batch *b = w->last;
 
     if (!queue_has_revision(w, revision)) {
-        if (b == NULL || b->seal != s->seal || b->events.length >= BATCH_BYTES ||
+        size_t full = is_tight(s->hub) ? WATCH_STREAM_SHARE : BATCH_BYTES;
+
+        if (b == NULL || b->seal != s->seal || b->events.length >= full ||
             b->revisions >= BATCH_REVISIONS)
             b = batch_new(w);
         b->links_before = b->events.n_links;
@@ -156,6 +194,7 @@ queue_event(struct watcher *w, int64_t revision, struct block *event)
     }
     chain_append_block(&b->events, event, 0, event->capacity);
     charge(s, b, event->capacity + EVENT_CHARGE);
+    s->hub->n_events++;
 }
 
 void
@@ -163,12 +202,10 @@ queue_undo(struct watcher *w)
 {
     struct watch_stream *s = w->stream;
     struct batch *b = w->last, **link = &w->first;
-    size_t n = b->charge - b->charge_before;
 
+    s->hub->n_events -= b->events.n_links - b->links_before;
     chain_cut(&b->events, b->links_before);
-    b->charge -= n;
-    s->backlog -= n;
-    metric_add(s->hub->options.metrics, METRIC_WATCH_BACKLOG, -(int64_t)n);
+    discharge(s, b, b->charge - b->charge_before);
     b->item.revision = b->revision_before;
     queue_mark_dirty(s);
     if (--b->revisions > 0)
@@ -271,15 +308,26 @@ static void
 add_events(struct chain *out, const struct batch *b, uint32_t from, uint32_t to,
            size_t length)
 {
-    bool copy = length / (to - from) < COPY_BELOW;
+    struct block *copy = NULL;
+    uint8_t *p = NULL;
 
+    if (length / (to - from) < COPY_BELOW) {
+        copy = block_new((uint32_t)length, out->account);
+        p = copy->data;
+    }
     for (uint32_t i = from; i < to; i++) {
         const struct link *l = &b->events.links[i];
 
-        if (copy)
-            chain_append(out, l->block->data + l->start, l->length);
-        else
+        if (copy == NULL) {
             chain_append_block(out, l->block, l->start, l->length);
+        } else {
+            memcpy(p, l->block->data + l->start, l->length);
+            p += l->length;
+        }
+    }
+    if (copy != NULL) {
+        chain_append_block(out, copy, 0, (uint32_t)length);
+        block_unref(copy);
     }
 }
 
@@ -305,16 +353,22 @@ events_message(struct watch_stream *s, struct chain *out)
     struct batch *b = s->pieces;
     uint32_t from = s->piece, to = from, n = b->events.n_links;
     uint32_t limit = s->hub->options.fragment_bytes;
-    size_t length = 0;
+    size_t head, length = 0;
+    bool whole;
 
+    out->account = s->hub->memory; /* copies of events are counted, too */
+    message_head(s, events_revision(s, b), b->item.watch_id, out);
+    head = out->length;
+    /* etcd's rule: smaller than the limit, or in pieces that are, of at least one event each. */
+    whole = !b->fragment || (from == 0 && head + b->events.length < limit);
     do
         length += b->events.links[to++].length;
-    while (to < n &&
-           (!b->fragment || HEAD_BYTES + length + b->events.links[to].length <= limit));
-    message_head(s, events_revision(s, b), b->item.watch_id, out);
+    while (
+        to < n &&
+        (whole || head + FRAGMENT_BYTES + length + b->events.links[to].length < limit));
     wire_varint_field(out, 7, to < n);
     add_events(out, b, from, to, length);
-    metric_add(s->hub->options.metrics, METRIC_WATCH_EVENTS, to - from);
+    s->hub->n_sent += to - from;
     s->piece = to;
     if (to == n) {
         s->pieces = NULL;
@@ -384,12 +438,31 @@ pump(struct watch_stream *s)
         atomic_store(&s->state, STREAM_BUSY);
         chain_init(&out);
         next_message(s, &out);
+        queues_tell(s->hub); /* before the client can know more */
         s->transport->send(s->arg, &out, has_message(s));
         chain_free(&out);
     }
     /* Not before much of it is gone: each way back costs a search in the log. */
-    if (s->stalled != NULL && s->backlog <= s->hub->options.stream_backlog_bytes / 2)
+    if (s->stalled != NULL && s->backlog <= room_of(s) / 2)
         follow_unstall(s);
+}
+
+void
+queues_tell(struct watch_hub *h)
+{
+    struct metrics *m = h->options.metrics;
+
+    metric_set(m, METRIC_WATCH_STREAMS, (int64_t)h->n_streams);
+    metric_set(m, METRIC_ETCD_WATCH_STREAMS, (int64_t)h->n_streams);
+    metric_set(m, METRIC_WATCHERS, (int64_t)h->n_watchers);
+    metric_set(m, METRIC_ETCD_WATCHERS, (int64_t)h->n_watchers);
+    metric_set(m, METRIC_WATCHERS_UNSYNCED, (int64_t)h->n_unsynced);
+    metric_set(m, METRIC_ETCD_SLOW_WATCHERS, (int64_t)h->n_unsynced);
+    metric_set(m, METRIC_WATCH_EVENTS, (int64_t)h->n_sent);
+    metric_set(m, METRIC_ETCD_EVENTS, (int64_t)h->n_sent);
+    metric_set(m, METRIC_ETCD_PENDING_EVENTS, (int64_t)h->n_events);
+    metric_set(m, METRIC_WATCH_BACKLOG, (int64_t)h->backlog);
+    metric_set(m, METRIC_WATCH_MEMORY, (int64_t)block_account_bytes(h->memory));
 }
 
 void

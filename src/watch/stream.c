@@ -96,7 +96,6 @@ watcher_free(struct watcher *w)
     s->n_watchers--;
     h->n_watchers--;
     h->n_notified -= w->progress_notify;
-    metric_add(h->options.metrics, METRIC_WATCHERS, -1);
     mem_free(w);
 }
 
@@ -156,7 +155,6 @@ watcher_new(struct watch_stream *s, const struct watch_create *c, int64_t id)
     s->n_watchers++;
     h->n_watchers++;
     h->n_notified += w->progress_notify;
-    metric_add(h->options.metrics, METRIC_WATCHERS, 1);
     return w;
 }
 
@@ -311,7 +309,7 @@ stream_open(struct watch_stream *s)
     if (s->next != NULL)
         s->next->link = &s->next;
     h->streams = s;
-    metric_add(h->options.metrics, METRIC_WATCH_STREAMS, 1);
+    h->n_streams++;
     if (h->ended)
         end(s, h->ended);
 }
@@ -330,7 +328,7 @@ stream_free(struct watch_stream *s)
     *s->link = s->next;
     if (s->next != NULL)
         s->next->link = s->link;
-    metric_add(h->options.metrics, METRIC_WATCH_STREAMS, -1);
+    h->n_streams--;
     mem_free(s);
 }
 

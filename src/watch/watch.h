@@ -35,6 +35,9 @@
 struct watch_hub;
 struct watch_stream;
 
+/* What one stream may hold whatever all of them do: see watch_hub_options.memory_bytes. */
+#define WATCH_STREAM_SHARE (16u * 1024)
+
 struct watch_hub_options {
     struct wal *wal;
     struct mvcc *mvcc;
@@ -43,6 +46,12 @@ struct watch_hub_options {
     uint32_t fragment_bytes; /* size at which a fragmenting watcher's message is split */
     uint32_t watchers_per_stream;  /* bound; a create beyond it is refused in words */
     uint32_t stream_backlog_bytes; /* bound of what waits for one stream, e.g. 1 MiB */
+    /*
+     * Bound of what events take in memory, for all streams, waiting and being sent; besides it
+     * each stream may hold WATCH_STREAM_SHARE and its message.  Above half of it streams whose client
+     * does not read have only their share.
+     */
+    size_t memory_bytes;
     uint32_t scan_bytes;   /* bound of what a scan below the log keeps at once, 4 MiB */
     uint32_t scan_records; /* looked at in a turn of the hub, e.g. 2,000; at least 2 */
     struct env *env;

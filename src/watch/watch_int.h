@@ -250,8 +250,12 @@ struct watch_hub {
     struct watch_stream *streams, *dirty;
     struct watcher **ids; /* hash of (stream, id) */
     uint64_t id_buckets;
-    uint64_t n_watchers, n_unsynced;
-    uint64_t n_notified; /* watchers with progress_notify */
+    uint64_t n_streams, n_watchers, n_unsynced;
+    struct block_account *memory; /* of events, waiting or on their way */
+    size_t backlog;               /* of all streams */
+    uint64_t n_events;            /* in it, and in messages that are being made */
+    uint64_t n_sent;              /* events given to the transport */
+    uint64_t n_notified;          /* watchers with progress_notify */
     uint64_t next_tick_ns;
     struct watcher *refused;   /* had no room for the current entry; stalled behind it */
     struct mvcc_reader reader; /* for values, within one slice of entries */
@@ -288,6 +292,8 @@ bool queue_has_revision(const struct watcher *w, int64_t revision);
 void queue_event(struct watcher *w, int64_t revision, struct block *event);
 /* Takes back the events of the newest revision that the watcher was given. */
 void queue_undo(struct watcher *w);
+/* Brings the metrics to what the hub has come to. */
+void queues_tell(struct watch_hub *h);
 /* What waits for a watcher that ends: dropped (but begun fragments), or still sent. */
 void queue_drop(struct watcher *w);
 void queue_orphan(struct watcher *w);

@@ -18,13 +18,39 @@
 /* chain_clear() keeps no larger block than this. */
 #define BLOCK_KEPT BLOCK_SECOND
 
+struct block_account *
+block_account_open(void)
+{
+    struct block_account *a = mem_alloc(sizeof *a);
+
+    atomic_init(&a->bytes, 1);
+    return a;
+}
+
+/* The bytes are its references: whoever takes the last of them frees it. */
+static void
+account_take(struct block_account *a, size_t n)
+{
+    if (atomic_fetch_sub_explicit(&a->bytes, n, memory_order_acq_rel) == n)
+        mem_free(a);
+}
+
+void
+block_account_close(struct block_account *a)
+{
+    account_take(a, 1);
+}
+
 struct block *
-block_new(uint32_t n)
+block_new(uint32_t n, struct block_account *account)
 {
     struct block *b = mem_alloc(sizeof *b + n);
 
     atomic_init(&b->references, 1);
     b->capacity = n;
+    b->account = account;
+    if (account != NULL)
+        atomic_fetch_add_explicit(&account->bytes, sizeof *b + n, memory_order_relaxed);
     return b;
 }
 
@@ -38,12 +64,15 @@ block_ref(struct block *b)
 void
 block_unref(struct block *b)
 {
-    if (atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) == 1)
-        mem_free(b);
+    if (atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) != 1)
+        return;
+    if (b->account != NULL)
+        account_take(b->account, sizeof *b + b->capacity);
+    mem_free(b);
 }
 
-void
-chain_init(struct chain *c)
+static void
+make_empty(struct chain *c)
 {
     c->links = c->inline_links;
     c->n_links = 0;
@@ -53,13 +82,20 @@ chain_init(struct chain *c)
 }
 
 void
+chain_init(struct chain *c)
+{
+    make_empty(c);
+    c->account = NULL;
+}
+
+void
 chain_free(struct chain *c)
 {
     for (uint32_t i = 0; i < c->n_links; i++)
         block_unref(c->links[i].block);
     if (c->links != c->inline_links)
         mem_free(c->links);
-    chain_init(c);
+    make_empty(c);
 }
 
 void
@@ -110,7 +146,7 @@ grow(struct chain *c, size_t n)
         size = n + sizeof *b <= BLOCK_SECOND      ? BLOCK_SECOND
                : n + sizeof *b <= CHAIN_BLOCK_MAX ? CHAIN_BLOCK_MAX
                                                   : n + sizeof *b;
-    b = block_new((uint32_t)(size - sizeof *b));
+    b = block_new((uint32_t)(size - sizeof *b), c->account);
     add_link(c, b, 0, 0);
     c->room = b->capacity;
 }

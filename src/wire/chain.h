@@ -19,14 +19,35 @@
 
 #include "base/slice.h"
 
+/*
+ * How many bytes the blocks take that were made for it, wherever they are held: one that many
+ * chains share counts once, and until the last of them has let go of it.  Any thread.
+ */
+struct block_account {
+    _Atomic size_t bytes; /* 1 more while the account is open */
+};
+
+struct block_account *block_account_open(void);
+/* Frees it, or leaves that to the last of its blocks. */
+void block_account_close(struct block_account *a);
+static inline size_t
+block_account_bytes(const struct block_account *a)
+{
+    return atomic_load_explicit(&a->bytes, memory_order_relaxed) - 1;
+}
+
 struct block {
     _Atomic uint32_t references;
     uint32_t capacity;
+    struct block_account *account; /* NULL: not counted */
     uint8_t data[];
 };
 
-/* A block for n bytes with one reference; it is filled before it is shared. */
-struct block *block_new(uint32_t n);
+/*
+ * A block for n bytes with one reference; it is filled before it is shared.  account: where its
+ * bytes are counted, or NULL.
+ */
+struct block *block_new(uint32_t n, struct block_account *account);
 struct block *block_ref(struct block *b);
 void block_unref(struct block *b);
 
@@ -40,8 +61,9 @@ struct link {
 struct chain {
     struct link *links; /* inline_links until there are more */
     uint32_t n_links, links_capacity;
-    uint32_t room; /* bytes free behind the last link, if it is ours */
-    size_t length; /* bytes in all */
+    uint32_t room;                 /* bytes free behind the last link, if it is ours */
+    size_t length;                 /* bytes in all */
+    struct block_account *account; /* of the blocks that it makes; NULL: not counted */
     struct link inline_links[CHAIN_INLINE];
 };
 
@@ -49,7 +71,8 @@ struct chain {
 #define CHAIN_BLOCK_MAX (64u * 1024)
 
 void chain_init(struct chain *c);
-void chain_free(struct chain *c); /* leaves it as after chain_init() */
+/* Empties it; its account stays. */
+void chain_free(struct chain *c);
 /* Empties it and keeps a first block of its own for the next use; chain_free() ends that. */
 void chain_clear(struct chain *c);
 /* A place for n contiguous bytes, n <= CHAIN_BLOCK_MAX; chain_commit() then adds them. */
