@@ -126,7 +126,7 @@ def metrics():
     rows = table_rows(section(page("metrics.md"), "## The process"))
     same([" | ".join(row[:2]) for row in rows],
          ["`%s` | %s" % other for other in others], "and each of the process")
-    used = re.findall(r"`(t4_\w+|process_\w+)`", page("metrics.md"))
+    used = re.findall(r"`((?:t4|etcd|process)_\w+)`", page("metrics.md"))
     same(set(used), set(known) | {name for name, _ in others}, "and no other name")
 
 
