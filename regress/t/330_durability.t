@@ -14,6 +14,8 @@ SPDX-License-Identifier: Apache-2.0
 import os
 import shutil
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -95,10 +97,56 @@ def lost_disks(store):
             TAP.equal(instance.stop(), 0, "%s: a clean stop" % store.name)
 
 
+def watched_until_the_end(stream):
+    """(its events and progress messages in order, how it ended)"""
+    found = []
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        stream.progress()
+        try:
+            response = stream.next()
+        except api().Closed as closed:
+            return found, (closed.error.code().name, closed.error.details())
+        if response is None:
+            return found, "nothing for long"
+        found += [(event.kv.mod_revision, event.kv.key) for event in response.events]
+        if not response.events and not response.created:
+            found.append((response.header.revision, None))
+    return found, "no end"
+
+
+def watches_of_the_deposed(store, found, end, old_client, client):
+    """A watch shows nothing that the store did not accept, and ends when another leads."""
+    TAP.equal(end, ("UNAVAILABLE", "etcdserver: no leader"),
+              "%s: a watch of the deposed server ends" % store.name)
+    events = [item for item in found if item[1]]
+    revisions = [revision for revision, _ in found]
+    TAP.ok(events and len(events) < len(found) and revisions == sorted(revisions),
+           "%s: until then it had events, and progress that did not run ahead" % store.name,
+           found[-5:])
+    there = client.watch_stream()
+    there.created(b"\0", b"\0", start_revision=events[0][0])
+    both = [(event.kv.mod_revision, event.kv.key)
+            for _, event in there.events(len(events))][:len(events)]
+    TAP.ok(both == events, "%s: all of them are in the history that goes on" % store.name,
+           *[pair for pair in zip(both, events) if pair[0] != pair[1]][:1])
+    there.cancel()
+    late = old_client.watch_stream()
+    late.create(b"\0", b"\0")
+    TAP.equal(watched_until_the_end(late), ([], end),
+              "%s: so does a new one, without an answer" % store.name)
+
+
 def fencing(store):
     """A second server takes the prefix: the first acknowledges nothing more, and says why."""
     with server(store, "--take-over-now") as old, server(store, "--take-over-now") as new:
         old.start()
+        old_client = api().Client(old.address)
+        stream = old_client.watch_stream()
+        stream.created(b"\0", b"\0")
+        seen = []
+        watching = threading.Thread(target=lambda: seen.append(watched_until_the_end(stream)))
+        watching.start()
         load = Load(old.address, "fence-" + store.name)
         load.wait(50)
         new.start()
@@ -110,7 +158,8 @@ def fencing(store):
         TAP.ok(load.failures and all(code == "UNAVAILABLE" for code, _ in load.failures),
                "%s: its clients are told that it does not lead" % store.name, load.failures)
         put(client, b"after", b"new")
-        old_client = api().Client(old.address)
+        watching.join()
+        watches_of_the_deposed(store, *seen[0], old_client, client)
         TAP.equal(status_of(lambda: put(old_client, b"x"))[0], "UNAVAILABLE",
                   "%s: the deposed server takes no write" % store.name)
         TAP.equal(status_of(lambda: get(old_client, b"after"))[0], "UNAVAILABLE",

@@ -222,6 +222,10 @@ class Test:
         TAP.ok(unsynced > READERS // 2, "most have to catch up", unsynced)
         TAP.equal(storetest.metric(self.server, "etcd_debugging_mvcc_slow_watcher_total"),
                   unsynced, "etcd's metric says the same")
+        TAP.ok(storetest.metric(self.server, "etcd_debugging_mvcc_events_total") >=
+               2 * len(self.expected.all) and storetest.metric(
+                   self.server, "etcd_debugging_mvcc_pending_events_total") > READERS,
+               "others tell how many events were sent, and how many wait")
 
         scans = storetest.metric(self.server, "t4_watch_scans_total")
         self.read_all(middle)
@@ -262,8 +266,8 @@ def main():
     if not os.path.exists(t4test.T4.binary):
         TAP.skip_all("t4 was not built")
     # else, as with etcd, a connection that takes nothing for 20 s is closed
-    with t4test.T4(["--grpc-keepalive-timeout=10m", "--checkpoint-interval=500ms", "--segment-max-size-mb=%d" % (SEGMENT // MIB),
-                    "--wal-keep-bytes=%d" % KEPT]) as server:
+    with t4test.T4(["--grpc-keepalive-timeout=10m", "--checkpoint-interval=500ms",
+                    "--segment-max-size-mb=%d" % (SEGMENT // MIB), "--wal-keep-bytes=%d" % KEPT]) as server:
         server.start()
         Test(server).run()
         TAP.equal(server.stop(), 0, "clean stop")
