@@ -27,6 +27,7 @@
 #define BATCH_BYTES (64u * 1024) /* a batch of this size takes no further revision */
 #define BATCH_REVISIONS 1000
 #define COPY_BELOW 1024  /* events of this size on average are not copied */
+#define COPY_MAX (64u * 1024 * 1024)
 #define EVENT_CHARGE 64  /* of a link and the heads of its block, besides the bytes */
 #define FRAGMENT_BYTES 2 /* of the field that says "fragment" */
 
@@ -303,32 +304,39 @@ answer_message(struct watch_stream *s, struct item *i, struct chain *out)
     mem_free(i);
 }
 
-/* Events [from, to) of a batch behind the message's head. */
+/*
+ * A message of events [from, to) of a batch, which take so many bytes, behind its head.  Small
+ * events are copied, into one block with the head: one piece is cheapest to send.
+ */
 static void
-add_events(struct chain *out, const struct batch *b, uint32_t from, uint32_t to,
-           size_t length)
+assemble(struct chain *out, const struct chain *head, const struct batch *b,
+         uint32_t from, uint32_t to, size_t length)
 {
-    struct block *copy = NULL;
-    uint8_t *p = NULL;
+    size_t all = head->length + length;
+    struct block *whole;
+    uint8_t *p;
 
-    if (length / (to - from) < COPY_BELOW) {
-        copy = block_new((uint32_t)length, out->account);
-        p = copy->data;
+    if (length / (to - from) >= COPY_BELOW || all > COPY_MAX) {
+        chain_copy(head, chain_reserve(out, head->length));
+        chain_commit(out, head->length);
+        for (uint32_t i = from; i < to; i++) {
+            const struct link *l = &b->events.links[i];
+
+            chain_append_block(out, l->block, l->start, l->length);
+        }
+        return;
     }
+    whole = block_new((uint32_t)all, out->account);
+    chain_copy(head, whole->data);
+    p = whole->data + head->length;
     for (uint32_t i = from; i < to; i++) {
         const struct link *l = &b->events.links[i];
 
-        if (copy == NULL) {
-            chain_append_block(out, l->block, l->start, l->length);
-        } else {
-            memcpy(p, l->block->data + l->start, l->length);
-            p += l->length;
-        }
+        memcpy(p, l->block->data + l->start, l->length);
+        p += l->length;
     }
-    if (copy != NULL) {
-        chain_append_block(out, copy, 0, (uint32_t)length);
-        block_unref(copy);
-    }
+    chain_append_block(out, whole, 0, (uint32_t)all);
+    block_unref(whole);
 }
 
 /*
@@ -350,24 +358,25 @@ events_revision(const struct watch_stream *s, const struct batch *b)
 static void
 events_message(struct watch_stream *s, struct chain *out)
 {
+    struct chain *head = &s->hub->scratch;
     struct batch *b = s->pieces;
     uint32_t from = s->piece, to = from, n = b->events.n_links;
     uint32_t limit = s->hub->options.fragment_bytes;
-    size_t head, length = 0;
+    size_t length = 0;
     bool whole;
 
     out->account = s->hub->memory; /* copies of events are counted, too */
-    message_head(s, events_revision(s, b), b->item.watch_id, out);
-    head = out->length;
+    chain_clear(head);
+    message_head(s, events_revision(s, b), b->item.watch_id, head);
     /* etcd's rule: smaller than the limit, or in pieces that are, of at least one event each. */
-    whole = !b->fragment || (from == 0 && head + b->events.length < limit);
+    whole = !b->fragment || (from == 0 && head->length + b->events.length < limit);
     do
         length += b->events.links[to++].length;
-    while (
-        to < n &&
-        (whole || head + FRAGMENT_BYTES + length + b->events.links[to].length < limit));
-    wire_varint_field(out, 7, to < n);
-    add_events(out, b, from, to, length);
+    while (to < n &&
+           (whole ||
+            head->length + FRAGMENT_BYTES + length + b->events.links[to].length < limit));
+    wire_varint_field(head, 7, to < n);
+    assemble(out, head, b, from, to, length);
     s->hub->n_sent += to - from;
     s->piece = to;
     if (to == n) {

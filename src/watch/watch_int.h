@@ -262,7 +262,7 @@ struct watch_hub {
     bool reads_all;            /* ... and the engine was complete then */
     bool reading;
     uint64_t bytes_read;  /* of values, for scans */
-    struct chain scratch; /* an event while it is encoded */
+    struct chain scratch; /* an event while it is encoded, or a message's head */
     struct buffer ikey;
     int ended; /* error that streams get (stopped, or failed); 0: running */
 };
