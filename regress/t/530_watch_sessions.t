@@ -11,13 +11,16 @@ SPDX-License-Identifier: Apache-2.0
 
 import os
 import random
+import re
 import sys
 import time
+import urllib.request
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "differential")]
 
+import storetest  # noqa: E402
 import t4test  # noqa: E402
 
 TAP = t4test.Tap()
@@ -260,6 +263,40 @@ def odd_requests(play):
     play.end_streams()
 
 
+def metrics(play):
+    """etcd's metrics of watches mean the same."""
+    def values(side):
+        server = play.servers[side]
+        address = getattr(server, "metrics_address", server.address)
+        with urllib.request.urlopen("http://%s/metrics" % address) as page:
+            found = re.findall(r"^etcd_debugging_mvcc_(\w+) (\S+)$", page.read().decode(), re.M)
+        return {name: float(value) for name, value in found}
+
+    def changes(names):
+        found = [values(side) for side in (0, 1)]
+        return [{name: found[side][name] - before[side][name] for name in names}
+                for side in (0, 1)]
+    gauges = ["watch_stream_total", "watcher_total", "slow_watcher_total", "pending_events_total"]
+    before = [values(side) for side in (0, 1)]
+    s, t = play.stream(), play.stream()
+    for stream in (s, s, t):
+        play.create(stream, b"m", b"n")
+    play.barrier()
+    for i in range(5):
+        play.txn((b"m1", b"%d" % i), (b"m2", b"%d" % i))
+    play.barrier()
+    want = dict(zip(gauges, (2, 3, 0, 0)))
+    TAP.ok(storetest.until(lambda: changes(gauges) == [want, want], 10),
+           "streams, watches, slow ones, events that wait", want, *changes(gauges))
+    events = [each["events_total"] for each in changes(["events_total"])]
+    # The reference has one watch more, which records the history.
+    TAP.equal(events, [4 * 10, 3 * 10], "events sent")
+    play.finish()
+    want = dict.fromkeys(gauges, 0)
+    TAP.ok(storetest.until(lambda: changes(gauges) == [want, want], 10),
+           "none is left", want, *changes(gauges))
+
+
 # ---- the walk -------------------------------------------------------------------------------
 
 class Walk:
@@ -363,7 +400,7 @@ def main():
                                                time.monotonic() - started))
 
         for scenario in (ids, ranges, starts, filters, progress, progress_at_once, notifications,
-                         fragments, compactions, odd_requests):
+                         fragments, compactions, odd_requests, metrics):
             part("%s: %s" % (scenario.__name__, scenario.__doc__.splitlines()[0].lower()),
                  lambda: scenario(play))
         part("a walk of %d steps, T4_SESSION_SEED=%d" % (STEPS, seed),

@@ -26,7 +26,7 @@
 
 #define BATCH_BYTES (64u * 1024) /* a batch of this size takes no further revision */
 #define BATCH_REVISIONS 1000
-#define COPY_BELOW 1024  /* events of this size on average are not copied */
+#define COPY_BELOW 1024 /* events of this size on average are not copied */
 #define COPY_MAX (64u * 1024 * 1024)
 #define EVENT_CHARGE 64  /* of a link and the heads of its block, besides the bytes */
 #define FRAGMENT_BYTES 2 /* of the field that says "fragment" */
