@@ -335,7 +335,7 @@ def subject(options=()):
     if chosen == "t4":
         more = shlex.split(os.environ.get("T4_SUBJECT_OPTIONS", ""))
         return T4(list(options) + more) if os.path.exists(T4.binary) else None
-    return Etcd(debian=chosen == "etcd-3.4")
+    return Etcd(options, debian=chosen == "etcd-3.4")
 
 
 def etcdctl_binaries():

@@ -273,8 +273,9 @@ def main():
     if not os.path.exists(t4test.T4.binary):
         TAP.skip_all("t4 was not built")
     # else, as with etcd, a connection that takes nothing for 20 s is closed
-    with t4test.T4(["--grpc-keepalive-timeout=10m", "--checkpoint-interval=500ms",
-                    "--segment-max-size-mb=%d" % (SEGMENT // MIB), "--wal-keep-bytes=%d" % KEPT]) as server:
+    options = ["--grpc-keepalive-timeout=10m", "--checkpoint-interval=500ms",
+               "--segment-max-size-mb=%d" % (SEGMENT // MIB), "--wal-keep-bytes=%d" % KEPT]
+    with t4test.T4(options) as server:
         server.start()
         Test(server).run()
         TAP.equal(server.stop(), 0, "clean stop")
