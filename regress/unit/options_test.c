@@ -480,8 +480,6 @@ unknown_flags(void **state)
     refuses(NULL, "--metric-addr=off", "--metrics-addr");
     refuses(NULL, "--listen-client-urls=http://x:1", "did you mean --listen?");
     refuses(NULL, "--name=x", "did you mean --node-id?");
-    refuses(NULL, "--experimental-watch-progress-notify-interval=1m",
-            "did you mean --watch-progress-notify-interval?");
     refuses(NULL, "--zzz", "there is no flag --zzz|t4 help run");
     refuses(NULL, "-data-dir", "two dashes|--data-dir");
     refuses(NULL, "--", "is no flag");

@@ -266,7 +266,6 @@ option_alias(const char *name)
         {"listen-metrics-urls", "metrics-addr"},
         {"listen-address", "listen"},
         {"logger", "log-format"},
-        {"experimental-watch-progress-notify-interval", "watch-progress-notify-interval"},
     };
 
     for (size_t i = 0; i < sizeof alias / sizeof alias[0]; i++) {
