@@ -12,8 +12,8 @@
  * distances, never more than IN_FLIGHT at a time.  Exit status 1 if a call failed.
  *
  * watch: OPS puts on one connection, while each of CONNECTIONS others watches all keys and
- * gets an event for each.  The figures of the server are then per event delivered, the puts in them,
- * and the run ends with the last event.  The watches have a completion queue and a thread of their own.
+ * gets an event for each.  The run ends with the last event; ops_per_s and the CPU time are those of
+ * events delivered, the puts in them, the latency that of the puts.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -25,7 +25,6 @@
 #include <time.h>
 
 #include <grpc/byte_buffer.h>
-#include <grpc/byte_buffer_reader.h>
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
@@ -33,11 +32,11 @@
 
 #include "base/buffer.h"
 #include "base/memory.h"
-#include "env/thread.h"
+#include "watch_load.h"
 
 struct settings {
     const char *endpoint;
-    bool put, watch;
+    bool put;
     uint32_t watches; /* connections that watch */
     uint32_t connections, in_flight;
     uint64_t ops;
@@ -249,14 +248,13 @@ run(struct bench *b, bool put, uint64_t n, bool in_order, uint64_t rate)
     mem_free(operation);
 }
 
-/* A channel with a connection of its own. */
-static grpc_channel *
-connect_one(const struct settings *s)
+static void
+connect_all(struct bench *b)
 {
+    uint32_t n = b->settings->connections;
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
     grpc_arg list[3];
     grpc_channel_args args = {3, list};
-    grpc_channel *channel;
 
     memset(list, 0, sizeof list);
     list[0].type = list[1].type = list[2].type = GRPC_ARG_INTEGER;
@@ -267,193 +265,35 @@ connect_one(const struct settings *s)
     list[1].value.integer = 0;
     list[2].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_HTTP_PROXY;
     list[2].value.integer = 0;
-    channel = grpc_channel_create(s->endpoint, credentials, &args);
-    grpc_channel_credentials_release(credentials);
-    return channel;
-}
-
-static void
-connect_all(struct bench *b)
-{
-    uint32_t n = b->settings->connections;
-
     b->channel = mem_zalloc(n * sizeof *b->channel);
     b->range_method = mem_zalloc(n * sizeof *b->range_method);
     b->put_method = mem_zalloc(n * sizeof *b->put_method);
     for (uint32_t i = 0; i < n; i++) {
-        b->channel[i] = connect_one(b->settings);
+        b->channel[i] = grpc_channel_create(b->settings->endpoint, credentials, &args);
         b->range_method[i] = grpc_channel_register_call(
             b->channel[i], "/etcdserverpb.KV/Range", NULL, NULL);
         b->put_method[i] =
             grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Put", NULL, NULL);
     }
-}
-
-static void
-end_queue(grpc_completion_queue *q)
-{
-    grpc_event e;
-
-    grpc_completion_queue_shutdown(q);
-    do
-        e = grpc_completion_queue_next(q, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-    while (e.type != GRPC_QUEUE_SHUTDOWN);
-    grpc_completion_queue_destroy(q);
+    grpc_channel_credentials_release(credentials);
 }
 
 static void
 disconnect_all(struct bench *b)
 {
+    grpc_event e;
+
     for (uint32_t i = 0; i < b->settings->connections; i++)
         grpc_channel_destroy(b->channel[i]);
-    end_queue(b->queue);
+    grpc_completion_queue_shutdown(b->queue);
+    do
+        e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
+                                       NULL);
+    while (e.type != GRPC_QUEUE_SHUTDOWN);
+    grpc_completion_queue_destroy(b->queue);
     mem_free(b->channel);
     mem_free(b->range_method);
     mem_free(b->put_method);
-}
-
-/* --- watches ---------------------------------------------------------------------------------- */
-
-struct watch {
-    grpc_channel *channel;
-    grpc_call *call;
-    grpc_byte_buffer *response;
-    grpc_metadata_array initial;
-    bool created;
-    uint64_t events, messages;
-};
-
-struct watching {
-    grpc_completion_queue *queue;
-    struct watch *watch;
-    uint32_t n;
-    uint64_t wanted; /* events of each */
-    struct thread thread;
-};
-
-/* Events of a response: fields 11, other fields are passed over. */
-static uint64_t
-count_events(grpc_byte_buffer *response)
-{
-    grpc_byte_buffer_reader reader;
-    struct byte_reader r;
-    uint64_t events = 0, tag, n;
-    grpc_slice all;
-
-    grpc_byte_buffer_reader_init(&reader, response);
-    all = grpc_byte_buffer_reader_readall(&reader);
-    r = reader_of(slice_of(GRPC_SLICE_START_PTR(all), GRPC_SLICE_LENGTH(all)));
-    while (reader_left(&r) > 0 && !r.bad) {
-        tag = reader_varint(&r);
-        n = reader_varint(&r);
-        events += tag == (11 << 3 | 2);
-        if ((tag & 7) == 2)
-            reader_bytes(&r, n);
-    }
-    grpc_slice_unref(all);
-    grpc_byte_buffer_reader_destroy(&reader);
-    return events;
-}
-
-static void
-receive(struct watch *w, bool first)
-{
-    static const uint8_t everything[] = {0x0a, 6,    0x0a, 1,
-                                         0,    0x12, 1,    0}; /* from key "\0" on */
-    grpc_slice message = grpc_slice_from_static_buffer(everything, sizeof everything);
-    grpc_byte_buffer *request = grpc_raw_byte_buffer_create(&message, 1);
-    grpc_op ops[4], *o = ops;
-
-    memset(ops, 0, sizeof ops);
-    o->op = GRPC_OP_RECV_MESSAGE;
-    (o++)->data.recv_message.recv_message = &w->response;
-    if (first) {
-        (o++)->op = GRPC_OP_SEND_INITIAL_METADATA;
-        o->op = GRPC_OP_SEND_MESSAGE;
-        (o++)->data.send_message.send_message = request;
-        o->op = GRPC_OP_RECV_INITIAL_METADATA;
-        (o++)->data.recv_initial_metadata.recv_initial_metadata = &w->initial;
-    }
-    grpc_call_start_batch(w->call, ops, (size_t)(o - ops), w, NULL);
-    grpc_byte_buffer_destroy(request);
-}
-
-/* One response, or what ends the stream. */
-static struct watch *
-take_response(struct watching *ws)
-{
-    grpc_event e =
-        grpc_completion_queue_next(ws->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-    struct watch *w = e.tag;
-
-    if (w->response == NULL) {
-        fprintf(stderr, "grpc_bench: a watch has ended\n");
-        exit(1);
-    }
-    w->events += count_events(w->response);
-    w->messages += w->created; /* but the first */
-    w->created = true;
-    grpc_byte_buffer_destroy(w->response);
-    receive(w, false);
-    return w;
-}
-
-static void *
-watch_main(void *arg)
-{
-    struct watching *ws = arg;
-    uint32_t left = ws->n;
-
-    while (left > 0)
-        left -= take_response(ws)->events == ws->wanted;
-    return NULL;
-}
-
-static void
-watch_all(struct watching *ws, const struct settings *s)
-{
-    grpc_slice method = grpc_slice_from_static_string("/etcdserverpb.Watch/Watch");
-
-    *ws = (struct watching){.n = s->watches, .wanted = s->ops};
-    ws->queue = grpc_completion_queue_create_for_next(NULL);
-    ws->watch = mem_zalloc(ws->n * sizeof *ws->watch);
-    for (uint32_t i = 0; i < ws->n; i++) {
-        struct watch *w = &ws->watch[i];
-
-        w->channel = connect_one(s);
-        w->call = grpc_channel_create_call(w->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-                                           ws->queue, method, NULL,
-                                           gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-        grpc_metadata_array_init(&w->initial);
-        receive(w, true);
-    }
-    for (uint32_t i = 0; i < ws->n; i++)
-        take_response(ws); /* created */
-    thread_start(&ws->thread, "watches", watch_main, ws);
-}
-
-/* Responses that came. */
-static uint64_t
-watch_end(struct watching *ws)
-{
-    uint64_t messages = 0;
-
-    for (uint32_t i = 0; i < ws->n; i++) {
-        struct watch *w = &ws->watch[i];
-
-        messages += w->messages;
-        grpc_call_cancel(w->call, NULL);
-        grpc_call_unref(w->call);
-        grpc_channel_destroy(w->channel);
-    }
-    end_queue(ws->queue);
-    for (uint32_t i = 0; i < ws->n; i++) {
-        if (ws->watch[i].response != NULL)
-            grpc_byte_buffer_destroy(ws->watch[i].response);
-        grpc_metadata_array_destroy(&ws->watch[i].initial);
-    }
-    mem_free(ws->watch);
-    return messages;
 }
 
 /* --- the server's CPU time -------------------------------------------------------------------- */
@@ -512,8 +352,8 @@ static int
 measure(const struct settings *s)
 {
     struct bench b = {.settings = s, .random = 1};
-    uint64_t began, ended, cpu = 0, done = s->watch ? s->ops * s->watches : s->ops;
-    struct watching watching;
+    uint64_t began, ended, cpu = 0, done = s->ops * (s->watches > 0 ? s->watches : 1);
+    struct watch_load *watches = NULL;
 
     grpc_init();
     b.queue = grpc_completion_queue_create_for_next(NULL);
@@ -525,14 +365,14 @@ measure(const struct settings *s)
     run(&b, s->put, 10 * s->connections, false, 0); /* every connection is up and warm */
 
     b.latency_ns = mem_alloc(s->ops * sizeof *b.latency_ns);
-    if (s->watch)
-        watch_all(&watching, s);
+    if (s->watches > 0)
+        watches = watch_load_start(s->endpoint, s->watches, s->ops);
     if (s->server_pid != 0)
         cpu = cpu_ns(s->server_pid);
     began = now_ns();
     run(&b, s->put, s->ops, false, s->rate);
-    if (s->watch)
-        thread_join(&watching.thread);
+    if (watches != NULL)
+        watch_load_wait(watches);
     ended = now_ns();
     if (s->server_pid != 0)
         cpu = cpu_ns(s->server_pid) - cpu;
@@ -540,17 +380,18 @@ measure(const struct settings *s)
     qsort(b.latency_ns, s->ops, sizeof *b.latency_ns, by_size);
     printf("%s connections=%u in_flight=%u ops=%" PRIu64 " ops_per_s=%.0f p50_us=%.0f "
            "p99_us=%.0f failed=%" PRIu64,
-           s->watch ? "watch"
-           : s->put ? "put"
-                    : "get",
-           s->watch ? s->watches : s->connections, s->in_flight, s->ops,
+           s->watches > 0 ? "watch"
+           : s->put       ? "put"
+                          : "get",
+           s->watches > 0 ? s->watches : s->connections, s->in_flight, s->ops,
            (double)done * 1e9 / (double)(ended - began),
            (double)b.latency_ns[s->ops / 2] / 1e3,
            (double)b.latency_ns[s->ops - 1 - s->ops / 100] / 1e3, b.failed);
     if (s->server_pid != 0)
         printf(" server_cpu_us_per_op=%.2f", (double)cpu / 1e3 / (double)done);
-    if (s->watch)
-        printf(" events_per_response=%.2f", (double)done / (double)watch_end(&watching));
+    if (watches != NULL)
+        printf(" events_per_response=%.2f",
+               (double)done / (double)watch_load_end(watches));
     printf("\n");
     mem_free(b.latency_ns);
     disconnect_all(&b);
@@ -599,10 +440,9 @@ main(int argc, char **argv)
         return 2;
     }
     s.endpoint = argv[1];
-    s.watch = strcmp(argv[2], "watch") == 0;
-    s.put = s.watch || strcmp(argv[2], "put") == 0;
+    s.put = strcmp(argv[2], "get") != 0;
     s.connections = (uint32_t)number("CONNECTIONS", argv[3], 1, 10000);
-    if (s.watch) {
+    if (strcmp(argv[2], "watch") == 0) {
         s.watches = s.connections;
         s.connections = 1;
     }
