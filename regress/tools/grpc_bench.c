@@ -1,6 +1,6 @@
 /*
  * grpc_bench.c - a load client for t4 and etcd, cheap enough to share a machine with what it
- * measures: gRPC's C core, one completion queue, one thread, requests encoded by hand.
+ * measures: src/client, one queue, one thread, requests encoded by hand.
  *
  *   grpc_bench [--server-pid PID] [--rate PER_SECOND] ENDPOINT get|put|watch CONNECTIONS IN_FLIGHT
  *              OPS [KEY_BYTES [VALUE_BYTES [KEYS]]]
@@ -24,14 +24,9 @@
 #include <string.h>
 #include <time.h>
 
-#include <grpc/byte_buffer.h>
-#include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
-#include <grpc/slice.h>
-#include <grpc/support/alloc.h>
-
 #include "base/buffer.h"
 #include "base/memory.h"
+#include "client/client.h"
 #include "watch_load.h"
 
 struct settings {
@@ -48,21 +43,16 @@ struct settings {
 
 /* One operation under way; reused for the next. */
 struct operation {
-    grpc_call *call;
-    grpc_byte_buffer *request, *response;
-    grpc_metadata_array initial, trailing;
-    grpc_status_code status;
-    grpc_slice details;
-    const char *error_text;
+    struct client_call call;
     uint64_t began_ns;
     uint32_t connection;
 };
 
 struct bench {
     const struct settings *settings;
-    grpc_completion_queue *queue;
-    grpc_channel **channel;
-    void **range_method, **put_method; /* the core's handles, one per channel */
+    struct client_queue *queue;
+    struct client **client;
+    void **range_method, **put_method; /* handles, one per connection */
     struct buffer message, value;
     uint64_t random; /* state of the key generator */
     uint64_t failed;
@@ -99,65 +89,37 @@ append_key_field(struct buffer *b, const struct settings *s, uint64_t number)
     mem_free(key);
 }
 
-static grpc_slice
+static void
 make_request(struct bench *b, bool put, uint64_t key)
 {
     buffer_clear(&b->message);
     append_key_field(&b->message, b->settings, key);
     if (put)
         append_bytes_field(&b->message, 2, b->value.data, b->value.len);
-    return grpc_slice_from_copied_buffer((const char *)b->message.data, b->message.len);
 }
 
 static void
 start_operation(struct bench *b, struct operation *o, bool put, uint64_t key)
 {
-    grpc_slice message = make_request(b, put, key);
-    gpr_timespec forever = gpr_inf_future(GPR_CLOCK_REALTIME);
     void *method = put ? b->put_method[o->connection] : b->range_method[o->connection];
-    grpc_op ops[6];
 
-    o->request = grpc_raw_byte_buffer_create(&message, 1);
-    grpc_slice_unref(message);
-    o->response = NULL;
-    o->error_text = NULL;
-    grpc_metadata_array_init(&o->initial);
-    grpc_metadata_array_init(&o->trailing);
-    o->call = grpc_channel_create_registered_call(b->channel[o->connection], NULL,
-                                                  GRPC_PROPAGATE_DEFAULTS, b->queue,
-                                                  method, forever, NULL);
-    memset(ops, 0, sizeof ops);
-    ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
-    ops[1].op = GRPC_OP_SEND_MESSAGE;
-    ops[1].data.send_message.send_message = o->request;
-    ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
-    ops[3].op = GRPC_OP_RECV_INITIAL_METADATA;
-    ops[3].data.recv_initial_metadata.recv_initial_metadata = &o->initial;
-    ops[4].op = GRPC_OP_RECV_MESSAGE;
-    ops[4].data.recv_message.recv_message = &o->response;
-    ops[5].op = GRPC_OP_RECV_STATUS_ON_CLIENT;
-    ops[5].data.recv_status_on_client.trailing_metadata = &o->trailing;
-    ops[5].data.recv_status_on_client.status = &o->status;
-    ops[5].data.recv_status_on_client.status_details = &o->details;
-    ops[5].data.recv_status_on_client.error_string = &o->error_text;
+    make_request(b, put, key);
+    o->call.tag = o;
     o->began_ns = now_ns();
-    grpc_call_start_batch(o->call, ops, 6, o, NULL);
+    client_call_start(b->client[o->connection], method, buffer_slice(&b->message),
+                      CLIENT_FOREVER, &o->call);
 }
 
 static void
 finish_operation(struct bench *b, struct operation *o)
 {
-    if (o->status != GRPC_STATUS_OK && b->failed++ == 0)
-        fprintf(stderr, "grpc_bench: status %d: %.*s\n", o->status,
-                (int)GRPC_SLICE_LENGTH(o->details),
-                (const char *)GRPC_SLICE_START_PTR(o->details));
-    grpc_slice_unref(o->details);
-    gpr_free((void *)(uintptr_t)o->error_text);
-    grpc_metadata_array_destroy(&o->initial);
-    grpc_metadata_array_destroy(&o->trailing);
-    grpc_byte_buffer_destroy(o->request);
-    grpc_byte_buffer_destroy(o->response);
-    grpc_call_unref(o->call);
+    struct error error = {0};
+
+    if (o->call.code != 0 && b->failed++ == 0) {
+        client_call_code(&o->call, &error);
+        fprintf(stderr, "grpc_bench: status %d: %s\n", o->call.code, error.message);
+    }
+    client_call_end(&o->call);
 }
 
 /* --- the run -------------------------------------------------------------------------------- */
@@ -198,18 +160,16 @@ start_next(struct bench *b, struct progress *p, struct operation *o)
 static struct operation *
 next_answer(struct bench *b, const struct progress *p, bool may_start)
 {
-    gpr_timespec until = gpr_inf_future(GPR_CLOCK_MONOTONIC);
-    grpc_event e;
+    uint64_t timeout_ns = CLIENT_FOREVER;
+    struct client_call *call;
 
     if (may_start) {
         uint64_t due = due_ns(p), now = now_ns();
 
-        until = gpr_time_add(
-            gpr_now(GPR_CLOCK_MONOTONIC),
-            gpr_time_from_nanos(due > now ? (int64_t)(due - now) : 0, GPR_TIMESPAN));
+        timeout_ns = due > now ? due - now : 0;
     }
-    e = grpc_completion_queue_next(b->queue, until, NULL);
-    return e.type == GRPC_OP_COMPLETE ? e.tag : NULL;
+    call = client_queue_next(b->queue, timeout_ns);
+    return call == NULL ? NULL : call->tag;
 }
 
 /* Does n operations, rate (0: any number) of them begun per second. */
@@ -252,46 +212,30 @@ static void
 connect_all(struct bench *b)
 {
     uint32_t n = b->settings->connections;
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    grpc_arg list[3];
-    grpc_channel_args args = {3, list};
 
-    memset(list, 0, sizeof list);
-    list[0].type = list[1].type = list[2].type = GRPC_ARG_INTEGER;
-    list[0].key =
-        (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL; /* own connections */
-    list[0].value.integer = 1;
-    list[1].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_RETRIES;
-    list[1].value.integer = 0;
-    list[2].key = (char *)(uintptr_t)GRPC_ARG_ENABLE_HTTP_PROXY;
-    list[2].value.integer = 0;
-    b->channel = mem_zalloc(n * sizeof *b->channel);
+    b->client = mem_zalloc(n * sizeof *b->client);
     b->range_method = mem_zalloc(n * sizeof *b->range_method);
     b->put_method = mem_zalloc(n * sizeof *b->put_method);
     for (uint32_t i = 0; i < n; i++) {
-        b->channel[i] = grpc_channel_create(b->settings->endpoint, credentials, &args);
-        b->range_method[i] = grpc_channel_register_call(
-            b->channel[i], "/etcdserverpb.KV/Range", NULL, NULL);
-        b->put_method[i] =
-            grpc_channel_register_call(b->channel[i], "/etcdserverpb.KV/Put", NULL, NULL);
+        struct error error;
+
+        if (client_make(b->queue, b->settings->endpoint, &b->client[i], &error) !=
+            T4_OK) {
+            fprintf(stderr, "grpc_bench: %s\n", error.message);
+            exit(2);
+        }
+        b->range_method[i] = client_method(b->client[i], "/etcdserverpb.KV/Range");
+        b->put_method[i] = client_method(b->client[i], "/etcdserverpb.KV/Put");
     }
-    grpc_channel_credentials_release(credentials);
 }
 
 static void
 disconnect_all(struct bench *b)
 {
-    grpc_event e;
-
     for (uint32_t i = 0; i < b->settings->connections; i++)
-        grpc_channel_destroy(b->channel[i]);
-    grpc_completion_queue_shutdown(b->queue);
-    do
-        e = grpc_completion_queue_next(b->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
-                                       NULL);
-    while (e.type != GRPC_QUEUE_SHUTDOWN);
-    grpc_completion_queue_destroy(b->queue);
-    mem_free(b->channel);
+        client_free(b->client[i]);
+    client_queue_free(b->queue);
+    mem_free(b->client);
     mem_free(b->range_method);
     mem_free(b->put_method);
 }
@@ -355,8 +299,7 @@ measure(const struct settings *s)
     uint64_t began, ended, cpu = 0, done = s->ops * (s->watches > 0 ? s->watches : 1);
     struct watch_load *watches = NULL;
 
-    grpc_init();
-    b.queue = grpc_completion_queue_create_for_next(NULL);
+    b.queue = client_queue_new();
     memset(buffer_reserve(&b.value, s->value_bytes + 1), 'v', s->value_bytes);
     b.value.len = s->value_bytes;
     connect_all(&b);
@@ -397,7 +340,6 @@ measure(const struct settings *s)
     disconnect_all(&b);
     buffer_free(&b.message);
     buffer_free(&b.value);
-    grpc_shutdown_blocking();
     return b.failed > 0;
 }
 

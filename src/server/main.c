@@ -13,6 +13,7 @@
 #include "api/http/http.h"
 #include "include/t4_plugin.h"
 #include "node/node.h"
+#include "server/client_command.h"
 #include "server/gc_command.h"
 #include "server/options.h"
 #include "server/plugin_command.h"
@@ -31,6 +32,20 @@ static const struct {
     void (*help)(FILE *out);
 } command[] = {
     {"run", "serve one data directory to etcd clients", server_run, run_options_help},
+    {"put", "store a value under a key", put_command, put_command_help},
+    {"get", "read keys", get_command, get_command_help},
+    {"del", "delete keys", del_command, del_command_help},
+    {"txn", "several conditions and requests as one", txn_command, txn_command_help},
+    {"watch", "show changes of keys as they happen", watch_command, watch_command_help},
+    {"lease", "grant, revoke, look at, keep alive leases", lease_command,
+     lease_command_help},
+    {"compact", "forget the history up to a revision", compact_command,
+     compact_command_help},
+    {"endpoint", "what servers say of themselves (t4 endpoint status, health)",
+     endpoint_command, endpoint_command_help},
+    {"alarm", "list or disarm alarms", alarm_command, alarm_command_help},
+    {"snapshot", "save a server's database to a file (t4 snapshot save)", snapshot_command,
+     snapshot_command_help},
     {"status", "what an object store holds, or a server says of itself", status_command,
      status_command_help},
     {"verify", "prove that what an object store holds is whole", verify_command,
@@ -61,7 +76,7 @@ usage(FILE *out)
         "  help [COMMAND] print this (t4 help), or the flags of a command (t4 help run)\n"
         "\n"
         "Try: t4 run --data-dir=./t4-data\n"
-        "     etcdctl --endpoints=127.0.0.1:3379 put greeting hello\n",
+        "     t4 put greeting hello\n",
         out);
 }
 
