@@ -211,8 +211,9 @@ begin_again_if_unfinished(const char *dir)
 
 /* --- open and close ----------------------------------------------------------------- */
 
+/* reading: beside a server; the map is as large as the file says then. */
 static int
-open_environment(struct t4_engine *e)
+open_environment(struct t4_engine *e, bool reading)
 {
     int rc, dead;
 
@@ -221,14 +222,15 @@ open_environment(struct t4_engine *e)
         e->env = NULL;
         return rc;
     }
-    rc = mdb_env_set_mapsize(e->env, e->store->map_size);
+    if (!reading)
+        rc = mdb_env_set_mapsize(e->env, e->store->map_size);
     if (rc == 0)
         rc = mdb_env_set_maxreaders(e->env, MAX_READERS);
     if (rc == 0)
         rc = mdb_env_set_maxdbs(e->env, 3);
     if (rc == 0)
-        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS, 0600);
-    if (rc == 0)
+        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS | (reading ? MDB_RDONLY : 0), 0600);
+    if (rc == 0 && !reading)
         rc = mdb_reader_check(e->env, &dead);
     return rc;
 }
@@ -264,15 +266,15 @@ create_tables(struct t4_engine *e, MDB_txn *txn)
 }
 
 static int
-load_tables(struct t4_engine *e)
+load_tables(struct t4_engine *e, bool reading)
 {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(e->env, NULL, 0, &txn);
+    int rc = mdb_txn_begin(e->env, NULL, reading ? MDB_RDONLY : 0, &txn);
 
     if (rc != 0)
         return rc;
     rc = open_tables(e, txn, 0);
-    if (rc == MDB_NOTFOUND)
+    if (rc == MDB_NOTFOUND && !reading)
         rc = create_tables(e, txn);
     if (rc == 0)
         rc = state_load(e, txn, &e->committed);
@@ -300,35 +302,65 @@ store_close(struct t4_engine *e)
     host->free(host, e);
 }
 
-static t4_status
-store_open(void *plugin, struct t4_call *call, struct t4_slice dir,
-           struct t4_engine **out)
+/* A handle without an environment; NULL and *st: why not. */
+static struct t4_engine *
+handle_new(const struct store *store, struct t4_call *call, struct t4_slice dir,
+           t4_status *st)
 {
-    const struct store *store = plugin;
     const struct t4_host *host = store->host;
-    const char *what;
     struct t4_engine *e;
-    t4_status st;
-    int rc;
 
-    if (dir.len == 0 || dir.len >= MAX_PATH || memchr(dir.data, 0, dir.len) != NULL)
-        return host->fail(call, T4_E_INVALID, "the engine's folder has no usable name",
-                          NULL, NULL);
+    if (dir.len == 0 || dir.len >= MAX_PATH || memchr(dir.data, 0, dir.len) != NULL) {
+        *st = host->fail(call, T4_E_INVALID, "the engine's folder has no usable name",
+                         NULL, NULL);
+        return NULL;
+    }
+    *st = T4_E_NOMEM;
     e = host->alloc(host, sizeof *e);
     if (e == NULL)
-        return T4_E_NOMEM;
+        return NULL;
     memset(e, 0, sizeof *e);
     e->store = store;
     pthread_mutex_init(&e->lock, NULL);
     e->dir = host->alloc(host, dir.len + 1);
     if (e->dir == NULL) {
-        st = T4_E_NOMEM;
-        goto fail_engine;
+        store_close(e);
+        return NULL;
     }
     memcpy(e->dir, dir.data, dir.len);
     e->dir[dir.len] = '\0';
+    *st = T4_OK;
+    return e;
+}
 
-    what = "cannot create the folder";
+/* Closes what could not be opened whole, or gives it. */
+static t4_status
+opened(struct t4_engine *e, struct t4_call *call, int rc, const char *what,
+       struct t4_engine **out)
+{
+    t4_status st;
+
+    if (rc == 0) {
+        atomic_init(&e->flushed, e->committed.flushed);
+        *out = e;
+        return T4_OK;
+    }
+    st = store_fail(e, call, rc, what);
+    store_close(e);
+    return st;
+}
+
+static t4_status
+store_open(void *plugin, struct t4_call *call, struct t4_slice dir,
+           struct t4_engine **out)
+{
+    const char *what = "cannot create the folder";
+    t4_status st;
+    struct t4_engine *e = handle_new(plugin, call, dir, &st);
+    int rc;
+
+    if (e == NULL)
+        return st;
     rc = make_folder(e->dir);
     if (rc == 0) {
         what = "cannot look into data.mdb";
@@ -336,27 +368,48 @@ store_open(void *plugin, struct t4_call *call, struct t4_slice dir,
     }
     if (rc == 0) {
         what = "cannot open the environment";
-        rc = open_environment(e);
+        rc = open_environment(e, false);
     }
     if (rc == 0) {
         what = "data.mdb is not a store of this format";
-        rc = load_tables(e);
+        rc = load_tables(e, false);
     }
     if (rc == 0) {
         what = "cannot sync the folder";
         rc = sync_folder(e->dir);
     }
-    if (rc != 0) {
-        st = store_fail(e, call, rc, what);
-        goto fail_engine;
-    }
-    atomic_init(&e->flushed, e->committed.flushed);
-    *out = e;
-    return T4_OK;
+    return opened(e, call, rc, what, out);
+}
 
-fail_engine:
-    store_close(e);
-    return st;
+/*
+ * A reader takes a slot in lock.mdb, as each of the server's own snapshots does, so that pages it
+ * sees are not used again; no other lock is held meanwhile.  What it may leave there when it is
+ * killed the server clears away (write.c).
+ */
+static t4_status
+store_open_reading(void *plugin, struct t4_call *call, struct t4_slice dir,
+                   struct t4_engine **out)
+{
+    const char *what = "cannot open the environment for reading";
+    char path[MAX_PATH + 16];
+    t4_status st;
+    struct t4_engine *e = handle_new(plugin, call, dir, &st);
+    struct stat file;
+    int rc;
+
+    if (e == NULL)
+        return st;
+    snprintf(path, sizeof path, "%s/data.mdb", e->dir);
+    if (stat(path, &file) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+        store_close(e);
+        return T4_E_NOTFOUND;
+    }
+    rc = open_environment(e, true);
+    if (rc == 0) {
+        what = "data.mdb is not a store of this format";
+        rc = load_tables(e, true);
+    }
+    return opened(e, call, rc, what, out);
 }
 
 /* --- small calls -------------------------------------------------------------------- */
@@ -464,6 +517,7 @@ static const struct t4_engine_ops ops = {
     .prev = store_prev,
     .iter_end = store_iter_end,
     .stats = store_stats,
+    .open_reading = store_open_reading,
 };
 
 static const struct t4_option options[] = {

@@ -198,8 +198,11 @@ store_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops, 
             uint64_t flushed)
 {
     struct writer w = {.engine = e, .state = e->committed};
-    int rc;
+    int rc, dead;
 
+    /* Now and then: a reader of another process that was killed would hold pages for ever. */
+    if (flushed != e->committed.flushed)
+        mdb_reader_check(e->env, &dead);
     rc = mdb_txn_begin(e->env, NULL, 0, &w.txn);
     if (rc != 0)
         return store_fail(e, call, rc, "cannot begin a write transaction");

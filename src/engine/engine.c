@@ -148,9 +148,9 @@ call_of(struct error *error)
 
 /* --- life --------------------------------------------------------------------------- */
 
-t4_status
-engine_open(const struct t4_engine_ops *ops, void *plugin, const char *name,
-            const char *dir, struct engine **out, struct error *error)
+static t4_status
+open_one(const struct t4_engine_ops *ops, bool reading, void *plugin, const char *name,
+         const char *dir, struct engine **out, struct error *error)
 {
     struct t4_call call = call_of(error);
     struct t4_engine_ops own;
@@ -162,7 +162,10 @@ engine_open(const struct t4_engine_ops *ops, void *plugin, const char *name,
     st = adopt(ops, name, &own, error);
     if (st != T4_OK)
         return st;
-    st = own.open(plugin, &call, slice_str(dir), &handle);
+    if (reading && own.open_reading == NULL)
+        return error_set(error, T4_E_UNSUPPORTED,
+                         "storage engine \"%s\" cannot be read beside a server", name);
+    st = (reading ? own.open_reading : own.open)(plugin, &call, slice_str(dir), &handle);
     if (st == T4_OK && handle == NULL)
         st = error_set(error, T4_E_INTERNAL, "open() said OK but gave no handle");
     if (st != T4_OK)
@@ -174,6 +177,20 @@ engine_open(const struct t4_engine_ops *ops, void *plugin, const char *name,
     e->name = mem_strdup(name);
     *out = e;
     return T4_OK;
+}
+
+t4_status
+engine_open(const struct t4_engine_ops *ops, void *plugin, const char *name,
+            const char *dir, struct engine **out, struct error *error)
+{
+    return open_one(ops, false, plugin, name, dir, out, error);
+}
+
+t4_status
+engine_open_reading(const struct t4_engine_ops *ops, void *plugin, const char *name,
+                    const char *dir, struct engine **out, struct error *error)
+{
+    return open_one(ops, true, plugin, name, dir, out, error);
 }
 
 void

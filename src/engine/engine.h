@@ -23,6 +23,13 @@ struct engine; /* an open engine */
  */
 t4_status engine_open(const struct t4_engine_ops *ops, void *plugin, const char *name,
                       const char *dir, struct engine **out, struct error *error);
+/*
+ * For looking at the engine of a server that may be running: only snapshots, reading and
+ * engine_stats().  NOTFOUND: there is none in dir; UNSUPPORTED: this engine cannot do that.
+ */
+t4_status engine_open_reading(const struct t4_engine_ops *ops, void *plugin,
+                              const char *name, const char *dir, struct engine **out,
+                              struct error *error);
 void engine_close(struct engine *e);
 const char *engine_name(const struct engine *e);
 uint64_t engine_max_key(const struct engine *e);

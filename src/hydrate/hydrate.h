@@ -111,6 +111,14 @@ bool hydration_is_complete(struct hydration *h); /* any thread; cheap */
 /* Ends waits whose time is over.  To be called a few times a second. */
 void hydration_tick(struct hydration *h);
 
+/* What a mark says without any store: which checkpoint, units done and all of them. */
+struct hydration_mark {
+    int64_t revision; /* the checkpoint's */
+    uint64_t units, done;
+};
+/* False: it is damaged. */
+bool hydration_mark_read(struct t4_slice mark, struct hydration_mark *out);
+
 struct hydration_view {
     bool complete, loaded;
     uint64_t units, units_done;

@@ -271,3 +271,17 @@ mark_decode(struct hydration *h, struct t4_slice mark)
     buffer_append_slice(&h->mark_bits, bits);
     return true;
 }
+
+bool
+hydration_mark_read(struct t4_slice mark, struct hydration_mark *out)
+{
+    struct hydration *h = mem_zalloc(sizeof *h);
+    bool good = mark_decode(h, mark);
+
+    *out = (struct hydration_mark){h->checkpoint.revision, h->mark_units, 0};
+    for (uint32_t i = 0; good && i < h->mark_units; i++)
+        out->done += h->mark_bits.data[i / 8] >> i % 8 & 1u;
+    buffer_free(&h->mark_bits);
+    mem_free(h);
+    return good;
+}

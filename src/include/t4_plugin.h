@@ -158,6 +158,10 @@ struct t4_engine_stats {
  *    the last key, from where prev() gives the last; NOTFOUND of prev() leaves it before the
  *    first, from where next() gives the first.  An empty key to seek() means the first.
  *  - Handles are closed in the order iterator, snapshot, engine; closing cannot fail.
+ *  - open_reading(), which may be NULL, opens what another process may have open by open() and
+ *    be writing.  It changes nothing that is stored; NOTFOUND: there is no engine in dir.  Of its
+ *    handle only snapshots, stats() and close() are used; each snapshot shows what the other
+ *    process had written, all of a write() or none.
  */
 struct t4_engine_ops {
     uint32_t size;
@@ -184,6 +188,8 @@ struct t4_engine_ops {
                       struct t4_slice *out_value);
     void (*iter_end)(struct t4_iter *);
     t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
+    t4_status (*open_reading)(void *plugin, struct t4_call *, struct t4_slice dir,
+                              struct t4_engine **);
 };
 
 /* --- role: object store ----------------------------------------------------------------- */

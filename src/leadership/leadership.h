@@ -196,6 +196,7 @@ struct leadership_recollection {
     /* Of the built-in store: the last server stopped in order, nothing is in the log only. */
     bool all_in_store;
     uint64_t lock_counter, manifest_counter; /* highest seen */
+    uint32_t rule; /* enum commit_rule of its own newest term; 0: it never led */
 };
 /* CORRUPT: the memory is damaged. */
 t4_status leadership_recall(struct env *env, const char *data_dir,

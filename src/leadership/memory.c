@@ -96,6 +96,7 @@ leadership_recall(struct env *env, const char *data_dir,
     out->built_in = strcmp(m.url, BUILT_IN_URL) == 0;
     /* See finish() in upload.c and look_at_past() in built_in.c. */
     out->all_in_store = out->built_in && m.lock_counter > 0 && m.led_term == 0;
+    out->rule = m.rule;
     out->lock_counter = m.lock_counter;
     out->manifest_counter = m.manifest_counter;
     memcpy(out->url, m.url, sizeof out->url);

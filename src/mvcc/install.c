@@ -99,21 +99,30 @@ mvcc_seed(struct mvcc *m, const struct mvcc_state *state,
 }
 
 t4_status
-mvcc_read_mark(struct mvcc *m, struct buffer *out, struct error *error)
+mvcc_reader_mark(struct mvcc_reader *r, struct buffer *out, struct error *error)
 {
-    struct t4_snap *snap;
     struct t4_slice value;
-    t4_status status = engine_snap(m->options.engine, &snap);
+    t4_status status = engine_get(r->mvcc->options.engine, r->snap, mark_key(), &value);
 
-    if (status == T4_OK) {
-        status = engine_get(m->options.engine, snap, mark_key(), &value);
-        if (status == T4_OK)
-            buffer_append_slice(out, value);
-        engine_snap_end(m->options.engine, snap);
-    }
-    if (status != T4_OK && status != T4_E_NOTFOUND)
+    if (status == T4_OK)
+        buffer_append_slice(out, value);
+    else if (status != T4_E_NOTFOUND)
         error_set(error, status, "cannot read the storage engine: %s",
                   status_text(status));
+    return status;
+}
+
+t4_status
+mvcc_read_mark(struct mvcc *m, struct buffer *out, struct error *error)
+{
+    struct mvcc_reader r;
+    t4_status status = mvcc_read_begin(m, &r);
+
+    if (status != T4_OK)
+        return error_set(error, status, "cannot read the storage engine: %s",
+                         status_text(status));
+    status = mvcc_reader_mark(&r, out, error);
+    mvcc_read_end(&r);
     return status;
 }
 

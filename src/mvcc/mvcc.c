@@ -72,11 +72,33 @@ state_decode(struct mvcc *m, struct t4_slice value, struct mvcc_state *state,
     return T4_OK;
 }
 
+/* What a snapshot of the engine holds. */
+static t4_status
+state_in(struct mvcc *m, struct t4_snap *snap, struct mvcc_state *state,
+         struct error *error)
+{
+    struct t4_slice value;
+    t4_status status = engine_get(m->options.engine, snap, mvcc_state_key(), &value);
+
+    *state = (struct mvcc_state){.revision = 1};
+    if (status == T4_OK)
+        return state_decode(m, value, state, error);
+    if (status == T4_E_NOTFOUND)
+        return T4_OK;
+    return error_set(error, status, "cannot read the storage engine's state: %s",
+                     status_text(status));
+}
+
+t4_status
+mvcc_reader_state(struct mvcc_reader *r, struct mvcc_state *state, struct error *error)
+{
+    return state_in(r->mvcc, r->snap, state, error);
+}
+
 static t4_status
 state_read(struct mvcc *m, struct mvcc_state *state, struct error *error)
 {
     struct t4_snap *snap;
-    struct t4_slice value;
     t4_status status;
     uint64_t flushed;
 
@@ -85,16 +107,10 @@ state_read(struct mvcc *m, struct mvcc_state *state, struct error *error)
     if (status != T4_OK)
         return error_set(error, status, "cannot read the storage engine: %s",
                          status_text(status));
-    status = engine_get(m->options.engine, snap, mvcc_state_key(), &value);
-    if (status == T4_OK)
-        status = state_decode(m, value, state, error);
-    else if (status == T4_E_NOTFOUND)
-        status = T4_OK;
-    else
-        error_set(error, status, "cannot read the storage engine's state: %s",
-                  status_text(status));
+    status = state_in(m, snap, state, error);
     engine_snap_end(m->options.engine, snap);
-    if (status == T4_OK && engine_flushed(m->options.engine, &flushed) == T4_OK &&
+    if (status == T4_OK && !m->options.reading &&
+        engine_flushed(m->options.engine, &flushed) == T4_OK &&
         flushed != state->flushed) {
         status =
             error_set(error, T4_E_CORRUPT,

@@ -56,6 +56,11 @@ struct mvcc_options {
      */
     void (*damaged)(void *arg);
     void *damaged_arg;
+    /*
+     * The engine was opened by engine_open_reading(): another process may be writing it.  What it
+     * holds is asked of each reader (mvcc_reader_state()); *state of mvcc_open() is a hint.
+     */
+    bool reading;
 };
 
 /* What the engine holds: everything up to log index `flushed`. */
@@ -121,6 +126,13 @@ struct mvcc_reader {
 /* Begins a read; end it soon: a held reader keeps the engine from reusing space. */
 t4_status mvcc_read_begin(struct mvcc *m, struct mvcc_reader *r);
 void mvcc_read_end(struct mvcc_reader *r);
+
+/* What the engine held when the reader began. */
+t4_status mvcc_reader_state(struct mvcc_reader *r, struct mvcc_state *state,
+                            struct error *error);
+/* The engine's mark then (see below): appended to *out; NOTFOUND: it has none. */
+t4_status mvcc_reader_mark(struct mvcc_reader *r, struct buffer *out,
+                           struct error *error);
 
 /*
  * Newest version of ikey with stamp <= `stamp`, tombstones included; NOTFOUND if there is

@@ -108,8 +108,9 @@ identity_parse(struct node *n, struct t4_slice text, struct env_stat *written,
                              "stand in the headers of the log's segments");
 }
 
+/* Reads it, and finds out whether it is a copy. */
 static t4_status
-identity_read(struct node *n, struct env_file *file, const char *path,
+identity_look(struct node *n, struct env_file *file, const char *path,
               struct error *error)
 {
     struct env *env = n->options.env;
@@ -120,13 +121,23 @@ identity_read(struct node *n, struct env_file *file, const char *path,
 
     if (status == T4_OK)
         status = env->stat(env->state, path, &now, error);
-    if (status != T4_OK)
+    if (status == T4_OK)
+        status = identity_parse(n, slice_of(text, got), &written, error);
+    if (status == T4_OK)
+        n->identity.copied = now.inode != written.inode || now.device != written.device;
+    return status;
+}
+
+static t4_status
+identity_read(struct node *n, struct env_file *file, const char *path,
+              struct error *error)
+{
+    struct env *env = n->options.env;
+    t4_status status = identity_look(n, file, path, error);
+
+    if (status != T4_OK || !n->identity.copied)
         return status;
-    status = identity_parse(n, slice_of(text, got), &written, error);
-    if (status != T4_OK)
-        return status;
-    if (now.inode == written.inode && now.device == written.device)
-        return T4_OK;
+    n->identity.copied = false;
     if (!n->options.moved) {
         error_set(
             error, T4_E_INVALID,
@@ -213,4 +224,42 @@ node_directory_release(struct node_directory *d)
     if (d->lock != NULL)
         d->env->close(d->env->state, d->lock);
     d->lock = NULL;
+}
+
+t4_status
+node_directory_look(struct env *env, const char *data_dir,
+                    struct node_directory_view *out, struct error *error)
+{
+    struct node *n = mem_zalloc(sizeof *n);
+    char *path = env_path(data_dir, "identity");
+    struct env_file *file = NULL;
+    struct env_stat st;
+    t4_status status;
+
+    *out = (struct node_directory_view){0};
+    n->options.env = env;
+    n->data_dir = (char *)(uintptr_t)data_dir;
+    status = env->open(env->state, path, ENV_READONLY, &file, error);
+    if (status == T4_OK) {
+        status = identity_look(n, file, path, error);
+        env->close(env->state, file);
+    } else if (status == T4_E_NOTFOUND) {
+        if (env->stat(env->state, data_dir, &st, NULL) == T4_OK)
+            error_set(error, status, "%s is no data directory of t4: it has no identity",
+                      data_dir);
+        else
+            error_set(error, status, "there is no directory %s", data_dir);
+        error_hint(error, "--data-dir takes what the server was started with");
+    }
+    if (status == T4_OK)
+        status = leadership_recall(env, data_dir, &out->memory, error);
+    out->cluster_id = n->identity.cluster_id;
+    out->lineage = n->identity.lineage;
+    out->generation = n->identity.generation;
+    out->incarnation = n->identity.incarnation;
+    out->member_id = n->identity.member_id;
+    out->copied = n->identity.copied;
+    mem_free(path);
+    mem_free(n);
+    return status;
 }

@@ -246,4 +246,16 @@ t4_status node_directory_hold(struct env *env, const char *data_dir,
                               struct node_directory *out, struct error *error);
 void node_directory_release(struct node_directory *d);
 
+/*
+ * What a data directory says of itself, for who only looks: nothing is locked or written.
+ * NOTFOUND: there is no such directory, or it is none of t4's.
+ */
+struct node_directory_view {
+    uint64_t cluster_id, lineage, generation, incarnation, member_id;
+    bool copied;                           /* its identity was written to another file */
+    struct leadership_recollection memory; /* of its store */
+};
+t4_status node_directory_look(struct env *env, const char *data_dir,
+                              struct node_directory_view *out, struct error *error);
+
 #endif

@@ -46,6 +46,8 @@ static const struct {
     {"alarm", "list or disarm alarms", alarm_command, alarm_command_help},
     {"snapshot", "save a server's database to a file (t4 snapshot save)", snapshot_command,
      snapshot_command_help},
+    {"inspect", "keys, history and differences, of a directory or a server",
+     inspect_command, inspect_command_help},
     {"status", "what an object store holds, or a server says of itself", status_command,
      status_command_help},
     {"verify", "prove that what an object store holds is whole", verify_command,

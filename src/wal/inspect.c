@@ -15,7 +15,7 @@
  * names when they are complete, and only one without entries is ever replaced.  So the worst
  * that a walk can meet is a frame that is being written, which looks like a torn tail.
  *
- * Entry point: wal_inspect().  Runs on the caller's thread; no lock is taken.
+ * Entry points: wal_inspect(), wal_inspect_above().  Runs on the caller's thread; no lock is taken.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -41,6 +41,7 @@ struct inspect {
     bool *unreadable;          /* said so already */
     uint64_t *numbers, *bound; /* by position; entries at or above the bound are void */
     size_t count;
+    size_t begin;     /* first segment that is read */
     uint64_t ceiling; /* no index in this log can be as high */
 
     bool giving;     /* the second walk */
@@ -113,6 +114,22 @@ find_bounds(struct inspect *s)
     }
     bytes = bytes / FRAME_MIN_BYTES + 2;
     s->ceiling = highest < UINT64_MAX - bytes ? highest + bytes : UINT64_MAX;
+}
+
+/*
+ * The last segment that begins at or below the entry and is not void there: all that counts above
+ * the entry is in it or behind it.
+ */
+static void
+find_begin(struct inspect *s, uint64_t above)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const struct segment *seg = s->segments[i];
+
+        if (seg != NULL && seg->started && seg->first_index <= above &&
+            seg->first_index < s->bound[i])
+            s->begin = i;
+    }
 }
 
 /* --- what is wrong --- */
@@ -212,6 +229,7 @@ take_start(struct inspect *s, size_t position, const struct frame *f)
 {
     struct error what = {0};
 
+    s->found->generation = f->generation;
     arrive(s, position, f->offset, f->log_end + 1);
     if (f->first_index > f->log_end + 1 && !s->giving) {
         error_set(&what, T4_OK,
@@ -264,6 +282,10 @@ walk_segment(struct inspect *s, size_t position, struct cursor *c, struct error 
         }
         if (f.synced_through > s->synced)
             s->synced = f.synced_through;
+        if (f.object_frontier > s->found->object_frontier)
+            s->found->object_frontier = f.object_frontier;
+        if (f.term > s->found->term)
+            s->found->term = f.term;
         if (f.kind == FRAME_START && f.log_end + 1 >= s->next)
             take_start(s, position, &f);
         else if (f.kind == FRAME_ENTRY && f.index >= s->next && f.index < bound)
@@ -283,7 +305,7 @@ walk(struct inspect *s)
 
     s->next = 0;
     s->open = SIZE_MAX;
-    for (size_t i = 0; i < s->count && status == T4_OK; i++) {
+    for (size_t i = s->begin; i < s->count && status == T4_OK; i++) {
         const struct segment *seg = s->segments[i];
         struct error why = {0};
         struct cursor c;
@@ -303,10 +325,10 @@ walk(struct inspect *s)
     return status;
 }
 
-t4_status
-wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
-            wal_replay_fn *take, wal_remark_fn *remark, void *arg,
-            struct wal_inspection *found, struct error *error)
+static t4_status
+inspect(struct env *env, const char *dir, uint64_t above, uint64_t from, uint64_t to,
+        wal_replay_fn *take, wal_remark_fn *remark, void *arg,
+        struct wal_inspection *found, struct error *error)
 {
     char copy[PATH_BYTES];
     struct inspect s = {.w = {.env = env, .options.dir = copy, .any_identity = true},
@@ -328,9 +350,13 @@ wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
         s.segments = mem_zalloc((s.count + 1) * sizeof(struct segment *));
         s.unreadable = mem_zalloc((s.count + 1) * sizeof *s.unreadable);
         s.bound = mem_zalloc((s.count + 1) * sizeof *s.bound);
-        for (size_t i = 0; i < s.count; i++)
+        for (size_t i = 0; i < s.count; i++) {
             load(&s, i);
+            found->segments++;
+            found->bytes += s.segments[i] != NULL ? s.segments[i]->bytes : 0;
+        }
         find_bounds(&s);
+        find_begin(&s, above);
         walk(&s); /* takes nothing, so nothing of it can fail */
         settle(&s);
         s.giving = true;
@@ -344,4 +370,21 @@ wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
     mem_free(s.numbers);
     mem_free(s.places);
     return status;
+}
+
+t4_status
+wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
+            wal_replay_fn *take, wal_remark_fn *remark, void *arg,
+            struct wal_inspection *found, struct error *error)
+{
+    return inspect(env, dir, 0, from, to, take, remark, arg, found, error);
+}
+
+t4_status
+wal_inspect_above(struct env *env, const char *dir, uint64_t above, wal_replay_fn *take,
+                  wal_remark_fn *remark, void *arg, struct wal_inspection *found,
+                  struct error *error)
+{
+    return inspect(env, dir, above, above + 1, UINT64_MAX, take, remark, arg, found,
+                   error);
 }

@@ -219,6 +219,9 @@ typedef void wal_remark_fn(void *arg, bool damage, const struct error *what);
 struct wal_inspection {
     uint64_t first_index, last_index; /* of the entries that can be read; 0: none */
     uint64_t damaged;                 /* remarks with `damage` */
+    uint64_t segments, bytes;         /* files, and their size */
+    uint64_t object_frontier;         /* highest in any frame that was read */
+    uint64_t generation, term;        /* of the newest start frame that was read */
 };
 
 /*
@@ -233,5 +236,13 @@ struct wal_inspection {
 t4_status wal_inspect(struct env *env, const char *dir, uint64_t from, uint64_t to,
                       wal_replay_fn *take, wal_remark_fn *remark, void *arg,
                       struct wal_inspection *found, struct error *error);
+
+/*
+ * As wal_inspect() of entries above `above`, for who has what is below from elsewhere: segments
+ * that hold nothing above it are not read, and nothing is said of them.
+ */
+t4_status wal_inspect_above(struct env *env, const char *dir, uint64_t above,
+                            wal_replay_fn *take, wal_remark_fn *remark, void *arg,
+                            struct wal_inspection *found, struct error *error);
 
 #endif
