@@ -175,7 +175,8 @@ take_answer(struct reading *w, const Etcdserverpb__WatchResponse *a, struct erro
 {
     if (a->canceled) {
         w->compacted = a->compact_revision;
-        error_set(error, T4_E_INVALID, "%s", a->cancel_reason);
+        error_set(error, T4_E_INVALID, "the server ended the watch: %s",
+                  a->compact_revision > 0 ? "compacted" : a->cancel_reason);
         return error_hint(error,
                           "the history was compacted meanwhile: ask for later revisions");
     }

@@ -22,9 +22,11 @@ static const char usage[] =
     "Usage: t4 watch [--FLAG=VALUE]... KEY [END]\n"
     "\n"
     "  --prefix              all keys that begin with KEY\n"
-    "  --rev=REVISION        begin with the changes of that revision (default: from now)\n"
+    "  --rev=REVISION        begin with the changes of that revision (default: from "
+    "now)\n"
     "  --prev-kv             print what was there before, too\n"
-    "  --progress-notify     print how far the watch is when nothing happens\n" CLIENT_HELP;
+    "  --progress-notify     print how far the watch is when nothing "
+    "happens\n" CLIENT_HELP;
 
 void
 watch_command_help(FILE *out)
@@ -37,6 +39,9 @@ struct watching {
     Etcdserverpb__WatchCreateRequest create;
     bool created;
 };
+
+/* In this case the server sends a number and etcd's clients have the words. */
+#define ETCD_COMPACTED "etcdserver: mvcc: required revision has been compacted"
 
 enum outcome { GO_ON, LOST, ENDED };
 
@@ -59,7 +64,8 @@ static enum outcome
 take(struct watching *w, const Etcdserverpb__WatchResponse *r)
 {
     if (r->canceled) {
-        fprintf(stderr, "watch was canceled (%s)\n", r->cancel_reason);
+        fprintf(stderr, "watch was canceled (%s)\n",
+                r->compact_revision > 0 ? ETCD_COMPACTED : r->cancel_reason);
         if (w->s->style.json)
             print_watch(&w->s->style, r);
         if (r->compact_revision > 0)
@@ -86,9 +92,8 @@ follow(struct watching *w, struct client_stream *stream, struct error *error)
     while (!client_interrupted()) {
         Etcdserverpb__WatchResponse *r;
         enum outcome outcome;
-        int code =
-            client_stream_receive(stream, &etcdserverpb__watch_response__descriptor,
-                                  CLIENT_LOOK_NS, &r, error);
+        int code = client_stream_receive(
+            stream, &etcdserverpb__watch_response__descriptor, CLIENT_LOOK_NS, &r, error);
 
         if (code == CLIENT_TIMEOUT && !client_stream_ended(stream))
             continue;
@@ -127,8 +132,7 @@ watch_once(struct watching *w, struct error *error)
 static void
 reconnect(struct watching *w)
 {
-    while (!client_interrupted() &&
-           !client_connect(w->s->client, UINT64_C(1000000000))) {
+    while (!client_interrupted() && !client_connect(w->s->client, UINT64_C(1000000000))) {
         struct timespec pause = {.tv_nsec = CLIENT_LOOK_NS};
 
         nanosleep(&pause, NULL);
