@@ -2,8 +2,9 @@
 """020_docs.t - the documentation says what the server does.
 
 Flags, metrics and errors are compared with the server's own tables, in both directions; pages
-of commands have their headings in order; links lead somewhere; the examples of the guide are
-run against a fresh server and print what the page shows.
+of commands and requests have their headings in order, those of requests the fields of the .proto
+files; links lead somewhere; the examples of the guide, of commands and of requests are run
+against a fresh server and print what the page shows.
 
 In a block that begins with ```console, lines after "$ " are commands for one shell, the lines
 below are what they print, and ... stands for anything.  A watch is stopped when it has printed
@@ -151,14 +152,45 @@ HEADINGS = ["Synopsis", "Description", "Parameters", "Outputs", "Errors", "Notes
             "Compatibility", "See Also"]
 
 
+def kebab(name):
+    """LeaseTimeToLive: lease-time-to-live; of Compact's message, too."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def methods():
+    """[(method, request, answer)] of the services that have pages."""
+    text = read("proto", "etcd", "rpc.proto")
+    return [found for service in ("KV", "Watch", "Lease")
+            for found in re.findall(r"rpc (\w+)\((?:stream )?(\w+)\) returns \((?:stream )?(\w+)\)",
+                                    re.search(r"^service %s {(.*?)^}" % service, text,
+                                              re.M | re.S).group(1))]
+
+
+def fields():
+    """Pages of requests have each field of both messages, and no other."""
+    text = read("proto", "etcd", "rpc.proto")
+    for name, *messages in methods():
+        for message, title in zip(messages, ("## Parameters", "## Outputs")):
+            body = re.search(r"^message %s {(.*?)^}" % message, text, re.M | re.S).group(1)
+            body = re.sub(r"//.*|enum \w+ {[^}]*}", "", body)
+            listed = [line for line in section(page("ref/api/%s.md" % kebab(name)), title).splitlines()
+                      if line.startswith("- **")]
+            same([field for line in listed for field in re.findall(r"\*\*(\w+)\*\*", line)],
+                 re.findall(r"(\w+) = \d+;", body), "%s: the fields of %s" % (name, message))
+
+
 def pages():
     commands = [name for name in re.findall(r"^  (\w+)", output("help"), re.M)
                 if name not in ("help", "etcdctl")]
-    same([name[len("t4-"):-len(".md")] for name in os.listdir(os.path.join(DOCS, "ref"))],
-         commands, "each command has its page, each page its command")
-    for name in sorted(os.listdir(os.path.join(DOCS, "ref"))):
+    names = [name for name in os.listdir(os.path.join(DOCS, "ref")) if name.endswith(".md")]
+    same([name[len("t4-"):-len(".md")] for name in names], commands,
+         "each command has its page, each page its command")
+    requests = {kebab(name) + ".md": name for name, _, _ in methods()}
+    same(os.listdir(os.path.join(DOCS, "ref", "api")), requests,
+         "each request on keys, watches and leases has its page")
+    for name in sorted(names) + ["api/" + name for name in sorted(requests)]:
         text = page("ref/" + name)
-        title = name[:-len(".md")].replace("-", " ")
+        title = requests.get(name[len("api/"):], name[:-len(".md")].replace("-", " "))
         found = re.findall(r"^## (.*)$", text, re.M)
         TAP.ok(re.match(r"# %s\n\n%s — [a-z].*[^.]\n" % (title, title), text),
                "%s: title and purpose" % name, text[:200])
@@ -271,24 +303,52 @@ class Shell:
         self.process.wait(SECONDS)
 
 
+def run_examples(name, server, shell):
+    text = page(name).replace("127.0.0.1:3379", server.address).replace("/var/lib/t4",
+                                                                        server.data_dir)
+    todo = examples(text)
+    for command, expected in todo:
+        if command.startswith(("etcdctl watch", "t4 watch")):
+            lines = shell.watch(command, len(expected))
+        else:
+            lines = shell.run(command)
+        TAP.ok(matches(lines, expected), "%s: %s" % (name, command), "printed:", *lines,
+               "expected:", *expected)
+    return len(todo)
+
+
+def environment(server):
+    """t4 and etcdctl ask this server unless a page says another."""
+    return dict(os.environ, T4_ENDPOINTS=server.address, ETCDCTL_ENDPOINTS=server.address,
+                ETCDCTL_API="3", PATH=t4test.BUILD_DIR + ":" + os.environ["PATH"])
+
+
 def guide():
     if shutil.which("etcdctl") is None:
         TAP.skip_all("no etcdctl here; Debian package etcd-client")
-    name = "guide/start.md"
     with t4test.T4() as server:
         server.start()
-        text = page(name).replace("127.0.0.1:3379", server.address)
-        todo = examples(text)
-        TAP.ok(len(todo) > 15, "%s has examples" % name, len(todo))
         shell = Shell(dict(os.environ))
-        for command, expected in todo:
-            if command.startswith("etcdctl watch"):
-                lines = shell.watch(command, len(expected))
-            else:
-                lines = shell.run(command)
-            TAP.ok(matches(lines, expected), "%s: %s" % (name, command), "printed:", *lines,
-                   "expected:", *expected)
+        TAP.ok(run_examples("guide/start.md", server, shell) > 15, "guide/start.md has examples")
         shell.close()
+
+
+def reference():
+    """The examples of the pages of commands and requests, each page on an empty store."""
+    names = ["ref/" + name for name in sorted(os.listdir(os.path.join(DOCS, "ref")))
+             if name.endswith(".md") and "```console" in page("ref/" + name)]
+    names += ["ref/api/" + name for name in sorted(os.listdir(os.path.join(DOCS, "ref", "api")))]
+    with t4test.T4() as server:
+        server.start()
+        for name in names:
+            if "watch" in name or "inspect" in name:  # they show the history, too
+                server.kill()
+                shutil.rmtree(server.data_dir)
+                server.start()
+            shell = Shell(environment(server))
+            TAP.ok(run_examples(name, server, shell) > 0, "%s has examples" % name)
+            shell.run("t4 del '' --prefix; for i in $(t4 lease list | sed 1d); do t4 lease revoke $i; done")
+            shell.close()
 
 
 def matcher():
@@ -300,7 +360,7 @@ def matcher():
 
 
 def main():
-    for part in (matcher, flags, metrics, errors, pages, links, guide):
+    for part in (matcher, flags, metrics, errors, pages, fields, links, guide, reference):
         part()
     TAP.done()
 

@@ -248,7 +248,7 @@ def sources():
         lease = client.lease_grant(1000).ID
         model.put(b"leased", b"with a lease",
                   client.put(b"leased", b"with a lease", lease=lease).header.revision, lease)
-            # Enough for a flush, and then a tail that is in the log only.
+        # Enough for a flush, and then a tail that is in the log only.
         big = b"x" * 500000
         for number in range(50):
             model.put(b"big/%d" % (number % 3), big,
