@@ -381,6 +381,16 @@ store_open(void *plugin, struct t4_call *call, struct t4_slice dir,
     return opened(e, call, rc, what, out);
 }
 
+/* LMDB makes the file if there is none: root must not keep the server's user from it. */
+static int
+give_lock_away(const struct t4_engine *e, const struct stat *data)
+{
+    char path[MAX_PATH + 16];
+
+    snprintf(path, sizeof path, "%s/lock.mdb", e->dir);
+    return chown(path, data->st_uid, data->st_gid) == 0 || errno == EROFS ? 0 : errno;
+}
+
 /*
  * A reader takes a slot in lock.mdb, as each of the server's own snapshots does, so that pages it
  * sees are not used again; no other lock is held meanwhile.  What it may leave there when it is
@@ -405,6 +415,10 @@ store_open_reading(void *plugin, struct t4_call *call, struct t4_slice dir,
         return T4_E_NOTFOUND;
     }
     rc = open_environment(e, true);
+    if (rc == 0 && geteuid() == 0) {
+        what = "cannot give lock.mdb to whom data.mdb belongs";
+        rc = give_lock_away(e, &file);
+    }
     if (rc == 0) {
         what = "data.mdb is not a store of this format";
         rc = load_tables(e, true);

@@ -964,6 +964,45 @@ test_folder_cannot_be_made(void **unused)
     bed_destroy(&b);
 }
 
+/* A look at what another process has written; beside it: regress/t/552_inspect.t. */
+static void
+test_open_reading(void **unused)
+{
+    struct t4_engine_stats stats = {.size = sizeof stats};
+    struct t4_op op = put_op(slice_str("k"), slice_str("v"));
+    char path[PATH_MAX + 16];
+    struct error error = {0};
+    struct engine *e;
+    struct t4_snap *s;
+    struct stat st;
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    data_path(&b, path);
+    assert_int_equal(
+        engine_open_reading(&b.ops, plugin_state(b.plugin), "lmdb", b.dir, &e, &error),
+        T4_E_NOTFOUND);
+    assert_int_equal(stat(path, &st), -1); /* nothing was made */
+    bed_open(&b);
+    write_ok(&b, &op, 1, 7);
+    bed_close(&b);
+    assert_int_equal(engine_open_reading(&b.ops, plugin_state(b.plugin), "lmdb", b.dir,
+                                         &b.engine, &error),
+                     T4_OK);
+    s = snap(&b);
+    assert_value(&b, s, op.key, "v");
+    engine_snap_end(b.engine, s);
+    assert_int_equal(engine_stats(b.engine, &stats), T4_OK);
+    assert_int_equal(stats.records, 1);
+    bed_close(&b);
+    bed_destroy(&b);
+    assert_int_equal(
+        engine_open_reading(engine_memory_ops(), NULL, "memory", "", &e, &error),
+        T4_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "\"memory\" cannot be read beside a server"));
+}
+
 #define BOTH(fn)                                                                         \
     {#fn " memory", fn, setup, teardown, (void *)(uintptr_t) "memory"},                  \
     {                                                                                    \
@@ -992,6 +1031,7 @@ main(void)
         cmocka_unit_test(test_unfinished_file),
         cmocka_unit_test(test_used_file_is_not_begun_again),
         cmocka_unit_test(test_folder_cannot_be_made),
+        cmocka_unit_test(test_open_reading),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -157,6 +157,48 @@ gives_what_was_written(void **state)
     world_free(&w);
 }
 
+/* Who has the entries up to `above` from elsewhere gets the others, and hears of nothing below. */
+static void
+gives_above(struct seen *s, struct world *w, uint64_t above, unsigned entries)
+{
+    uint64_t operations = simdisk_operations(w->disk);
+
+    *s = (struct seen){.w = w};
+    assert_int_equal(wal_inspect_above(simdisk_env(w->disk), WORLD_DIR, above, take,
+                                       remark, s, &s->found, &s->error),
+                     T4_OK);
+    assert_int_equal(simdisk_operations(w->disk), operations);
+    if (s->entries != entries || s->wrong != 0)
+        fail_msg("above %u: %u entries, %u of them wrong, not %u; %s", (unsigned)above,
+                 s->entries, s->wrong, entries, s->said);
+    for (unsigned i = 0; i < entries; i++)
+        assert_int_equal(s->indexes[i], above + 1 + i);
+}
+
+static void
+above_is_what_an_engine_lacks(void **state)
+{
+    char place[128];
+    struct seen s;
+    struct world w;
+
+    (void)state;
+    set_up(&w, 100, 3000);
+    for (unsigned above = 0; above <= 100; above++) {
+        gives_above(&s, &w, above, 100 - above);
+        assert_int_equal(s.damage + s.notes, 0);
+        assert_int_equal(s.found.last_index, 100);
+        assert_int_equal(s.found.segments, wal_segments(w.wal));
+    }
+    gives_above(&s, &w, 200, 0);
+    ruin(&w, 7, place, sizeof place);
+    gives_above(&s, &w, 90, 10); /* a segment that need not be read */
+    assert_int_equal(s.damage, 0);
+    gives_above(&s, &w, 7, 93); /* one that must: it is told, whether it matters or not */
+    says(&s, place);
+    world_free(&w);
+}
+
 static void
 no_log_is_an_error(void **state)
 {
@@ -266,7 +308,12 @@ void_entries_are_left_out(void **state)
     for (unsigned i = 6; i < 10; i++)
         buffer_free(&w.entries[i]);
     gives(&s, &w, 1, UINT64_MAX, 6);
+    gives_above(&s, &w, 4, 2);
+    gives_above(&s, &w, 8,
+                0); /* void, and the segment that it was in is not begun with */
     assert_int_equal(world_write(&w, SIZES(50, 50)), T4_OK);
+    gives_above(&s, &w, 7, 1);
+    gives_above(&s, &w, 3, 5);
     gives(&s, &w, 1, UINT64_MAX, 8);
     assert_int_equal(s.damage + s.notes, 0);
     assert_int_equal(s.found.last_index, 8);
@@ -371,6 +418,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_what_was_written),
+        cmocka_unit_test(above_is_what_an_engine_lacks),
         cmocka_unit_test(no_log_is_an_error),
         cmocka_unit_test(damage_is_named_and_passed_over),
         cmocka_unit_test(files_that_are_gone_or_damaged),

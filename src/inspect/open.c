@@ -22,7 +22,7 @@
 #include "leadership/leadership.h"
 #include "wal/wal.h"
 
-#define TRIES 5
+#define TRIES 3
 #define LOG_BYTES ((uint64_t)1 << 30)
 #define MEMTABLE_BYTES ((uint64_t)64 << 20) /* sizes the hash; nothing is frozen */
 
@@ -279,7 +279,8 @@ inspection_open(const struct inspection_options *options, struct inspection **ou
         status = read_engine(i, error);
         if (status == T4_OK)
             status = read_log(i, error);
-        if (status != T4_E_BUSY || tries == TRIES)
+        /* What looks damaged may be a file that the server has just deleted. */
+        if ((status != T4_E_BUSY && status != T4_E_CORRUPT) || tries == TRIES)
             break;
         end_reading(i);
         status = T4_OK;
