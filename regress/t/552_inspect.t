@@ -11,6 +11,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 import base64
+import concurrent.futures
 import json
 import os
 import random
@@ -30,6 +31,7 @@ from storetest import DirStore, metric, server, until  # noqa: E402
 
 TAP = t4test.Tap()
 SECONDS = 60
+POOL = concurrent.futures.ThreadPoolExecutor(4)
 ENVIRONMENT = {name: value for name, value in os.environ.items()
                if not name.startswith(("ETCD", "T4_")) or name == "T4_PLUGIN_DIR"}
 
@@ -165,39 +167,47 @@ def write(client, model, chance, number, size=40):
 
 def compare(name, source, model):
     """Everything of this source is as in the model."""
-    for prefix, revision in ((b"", 0), (b"a", 0), (b"\xff", 0),
-                             (b"", max(model.compacted, model.revision - 7)), (b"", model.compacted)):
-        got = rows("list", source, "--limit=0", "--base64", "--prefix=" + text(prefix),
-                   "--rev=%d" % revision)
+    lists = [(prefix, revision) for prefix, revision in (
+        (b"", 0), (b"a", 0), (b"\xff", 0), (b"", max(model.compacted, model.revision - 7)),
+        (b"", model.compacted))]
+    keys = (KEYS[0], KEYS[3], KEYS[4], KEYS[10])
+    first = max(model.compacted, 1)
+    middle = (first + model.revision) // 2
+    diffs = ((first, 0, b""), (middle, 0, b"a"), (first, middle, b""), (middle, middle, b""),
+             (middle, middle + 1, b""))
+    todo = [(command, source, "--base64", "--prefix=" + text(prefix), "--rev=%d" % revision)
+            + (("--limit=0",) if command == "list" else ())
+            for prefix, revision in lists for command in ("list", "count")]
+    todo += [("history", source, "--limit=%d" % limit, "--base64", text(key))
+             for key in keys for limit in (0, 2)]
+    todo += [("diff", source, "--limit=0", "--from-rev=%d" % low, "--to-rev=%d" % high,
+              "--base64", "--prefix=" + text(prefix)) for low, high, prefix in diffs]
+    todo += [("meta", source)]
+    results = iter(list(POOL.map(lambda words: rows(*words), todo)))
+    for prefix, revision in lists:
+        got = next(results)
         got = got and [(bytes_of(r, "key"), r["revision"], bytes_of(r, "value"),
                         r["create_revision"], r["version"], r["lease"]) for r in got]
         want = model.list(prefix, revision or model.revision)
         TAP.equal(got, want, "%s: list %r at %d" % (name, prefix, revision))
-        TAP.equal(rows("count", source, "--base64", "--prefix=" + text(prefix),
-                       "--rev=%d" % revision),
-                  [{"count": len(want), "revision": revision or model.revision}],
+        TAP.equal(next(results), [{"count": len(want), "revision": revision or model.revision}],
                   "%s: count %r at %d" % (name, prefix, revision))
-    for key in (KEYS[0], KEYS[3], KEYS[4], KEYS[10]):
-        got = rows("history", source, "--limit=0", "--base64", text(key))
+    for key in keys:
+        got = next(results)
         got = got and [(r["revision"], None if r["op"] == "delete" else (
             bytes_of(r, "value"), r["create_revision"], r["version"], r["lease"])) for r in got]
         TAP.equal(got or [], model.history(key), "%s: history of %r" % (name, key[:10]))
-        got = rows("history", source, "--limit=2", "--base64", text(key))
-        TAP.equal([r["revision"] for r in got or []], [n for n, _ in model.history(key)][:2],
-                  "%s: its newest two" % name)
-    first = max(model.compacted, 1)
-    middle = (first + model.revision) // 2
-    for low, high, prefix in ((first, 0, b""), (middle, 0, b"a"), (first, middle, b""),
-                              (middle, middle, b""), (middle, middle + 1, b"")):
-        got = rows("diff", source, "--limit=0", "--from-rev=%d" % low, "--to-rev=%d" % high,
-                   "--base64", "--prefix=" + text(prefix))
+        TAP.equal([r["revision"] for r in next(results) or []],
+                  [n for n, _ in model.history(key)][:2], "%s: its newest two" % name)
+    for low, high, prefix in diffs:
+        got = next(results)
         got = got if got is None else [
             (bytes_of(r, "key"), r["type"], r["first_revision"], r["last_revision"],
              r["operations"], bytes_of(r, "before") if "before_base64" in r else None,
              bytes_of(r, "after") if "after_base64" in r else None) for r in got]
         TAP.equal(got, model.diff(prefix, low, high or model.revision),
                   "%s: diff %d to %d of %r" % (name, low, high, prefix))
-    meta = (rows("meta", source) or [{}])[0]
+    meta = (next(results) or [{}])[0]
     TAP.equal((meta.get("revision"), meta.get("compacted_revision"), meta.get("keys")),
               (model.revision, model.compacted, len(model.list(b"", model.revision))),
               "%s: meta" % name)

@@ -185,7 +185,7 @@ print_bytes(const struct answer_style *style, const ProtobufCBinaryData *d)
 {
     for (size_t i = 0; style->hex && i < d->len; i++)
         printf("\\x%02x", d->data[i]);
-    if (!style->hex)
+    if (!style->hex && d->len > 0) /* data may be NULL else */
         fwrite(d->data, 1, d->len, stdout);
     putchar('\n');
 }

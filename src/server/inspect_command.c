@@ -392,7 +392,8 @@ give_one(void *arg, const struct inspected_version *v)
         report_u64(&r, "bytes", "value's bytes", v->value.len);
         fwrite(r.lines.data, 1, r.lines.len, stdout);
         fputs("value\n", stdout);
-        fwrite(v->value.data, 1, v->value.len, stdout);
+        if (v->value.len > 0)
+            fwrite(v->value.data, 1, v->value.len, stdout);
         putchar('\n');
         report_free(&r);
     }
