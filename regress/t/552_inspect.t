@@ -255,6 +255,10 @@ def sources():
         write(client, model, random.Random(1), 150)
         compare("beside a server, log only", directory, model)
         compare("of a server", endpoint, model)
+        # What is compacted may still be there; it is not shown all the same.
+        model.compacted = model.revision - 100
+        client.compact(model.compacted)
+        compare("beside a server, just compacted", directory, model)
         lease = client.lease_grant(1000).ID
         model.put(b"leased", b"with a lease",
                   client.put(b"leased", b"with a lease", lease=lease).header.revision, lease)
