@@ -11,14 +11,12 @@ SPDX-License-Identifier: Apache-2.0
 import concurrent.futures
 import hashlib
 import os
-import queue
 import re
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import grpc
@@ -28,9 +26,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+from running import SECONDS, Running  # noqa: E402
 
 TAP = t4test.Tap()
-SECONDS = 30
 ENVIRONMENT = {name: value for name, value in os.environ.items()
                if not name.startswith(("ETCD", "T4_"))}
 
@@ -47,35 +45,8 @@ def expect(name, result, status, out=None, err=""):
            name, "status %d, wanted %d" % (result[0], status), result[1], result[2])
 
 
-class Running:
-    """A command that goes on; lines of its output with a deadline."""
-
-    def __init__(self, *words):
-        self.process = subprocess.Popen([t4test.T4.binary, *words], stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env=ENVIRONMENT)
-        self.lines = queue.Queue()
-        self.errors = queue.Queue()
-        for stream, lines in ((self.process.stdout, self.lines), (self.process.stderr, self.errors)):
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
-
-    @staticmethod
-    def _read(stream, lines):
-        for line in stream:
-            lines.put(line.decode().rstrip("\n"))
-
-    def take(self, number, errors=False):
-        got, deadline = [], time.monotonic() + SECONDS
-        while len(got) < number:
-            try:
-                got.append((self.errors if errors else self.lines).get(
-                    timeout=max(deadline - time.monotonic(), 0)))
-            except queue.Empty:
-                return got + ["(nothing more came)"]
-        return got
-
-    def stop(self, number=signal.SIGINT):
-        self.process.send_signal(number)
-        return self.process.wait(SECONDS)
+def running(*words):
+    return Running([t4test.T4.binary, *words], ENVIRONMENT)
 
 
 def endpoints(one):
@@ -161,7 +132,7 @@ def transactions(one):
 def watching(one):
     """The server is killed under a watch, and comes back."""
     at = "--endpoints=" + one.address
-    watch = Running("watch", "w", "--prefix", at)
+    watch = running("watch", "w", "--prefix", at)
     number, deadline = 0, time.monotonic() + SECONDS
     while watch.lines.empty() and time.monotonic() < deadline:  # until it is there
         number += 1
@@ -185,7 +156,7 @@ def watching(one):
     expect("a watch of what is compacted", run("watch", "w", "--rev=1", at), 1, b"",
            "compacted.*\n.*oldest revision to watch from is %d" % revision)
     expect("compacted twice", run("compact", str(revision), at), 1, b"", "has been compacted")
-    watch = Running("watch", "--progress-notify", "w", at)
+    watch = running("watch", "--progress-notify", "w", at)
     deadline = time.monotonic() + SECONDS
     while watch.lines.empty() and time.monotonic() < deadline:  # its signals are caught then
         run("put", "w", "x", at)
@@ -197,7 +168,7 @@ def leases(one):
     out = run("lease", "grant", "1", at)[1].decode()
     lease = out.split()[1]
     run("put", "l", "v", "--lease=" + lease, at)
-    alive = Running("lease", "keep-alive", lease, at)
+    alive = running("lease", "keep-alive", lease, at)
     lines = alive.take(4)
     TAP.ok(all(re.match(r"lease %s keepalived with TTL\(\d+\)$" % lease, line) for line in lines),
            "a lease is kept alive", lines)
@@ -209,7 +180,7 @@ def leases(one):
     status = alive.process.wait(SECONDS)
     TAP.equal((lines[-1], status), ("lease %s expired or revoked." % lease, 0), "which ends it")
     out = run("lease", "grant", "100", at)[1].decode()
-    alive = Running("lease", "keep-alive", out.split()[1], at)
+    alive = running("lease", "keep-alive", out.split()[1], at)
     alive.take(1)
     TAP.equal(alive.stop(), 0, "Ctrl-C ends it, too")
 

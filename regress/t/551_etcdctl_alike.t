@@ -11,23 +11,19 @@ SPDX-License-Identifier: Apache-2.0
 import concurrent.futures
 import json
 import os
-import queue
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+from running import SECONDS, Running  # noqa: E402
 
 TAP = t4test.Tap()
-SECONDS = 20
 
 # " << " stands before the standard input; {name} is the lease that "grant name" asked for.
 LINES = r"""
@@ -233,41 +229,6 @@ class Side:
         return re.sub(r"attached keys\(\[([^]]*)\]\)",
                       lambda keys: "keys(%s)" % sorted(keys[1].split()), text)
 
-    def begin(self, line):
-        return subprocess.Popen(self.command(line), stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env=self.environment)
-
-
-class Lines:
-    """What a program prints while it runs, line by line with a deadline."""
-
-    def __init__(self, process):
-        self.process = process
-        self.lines = queue.Queue()
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.put(line)
-
-    def take(self, number, events=False):
-        """So many lines, or lines of JSON with so many events: they come in one or in several."""
-        got, deadline = [], time.monotonic() + SECONDS
-        while (sum(len(json.loads(line)["Events"]) for line in got) if events
-               else len(got)) < number:
-            try:
-                got.append(self.lines.get(timeout=max(deadline - time.monotonic(), 0)))
-            except queue.Empty:
-                return got + ["(nothing more came)"]
-        return got
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(SECONDS)
-        self.thread.join(SECONDS)
-        return status
-
 
 def compare(sides):
     pool = concurrent.futures.ThreadPoolExecutor(len(sides))
@@ -277,6 +238,11 @@ def compare(sides):
         for side, result in zip(sides[1:], results[1:]):
             TAP.ok(result[:2] == results[0][:2], "%s: %s" % (side.name, line.split("\n")[0]),
                    "etcdctl: %r" % (results[0],), "t4:      %r" % (result,))
+
+
+def events_in(lines):
+    """How many events lines of JSON have: they come in one or in several."""
+    return sum(len(json.loads(line)["Events"]) for line in lines)
 
 
 # The lines, or with JSON events, that come of: put w/1, put w/1, del w/1, put w/2.
@@ -295,11 +261,10 @@ def watches(sides):
                 check=True, env=side.environment).stdout)[1])
             for change in ("put w/1 one", "put w/1 two"):
                 side.run(change)
-            process = side.begin("%s --rev %d" % (line, first + 1))
-            lines = Lines(process)
+            lines = Running(side.command("%s --rev %d" % (line, first + 1)), side.environment)
             side.run("del w/1")
             side.run("put w/2 three")
-            got = "".join(lines.take(number, "json" in line))
+            got = "\n".join(lines.take(number, count=events_in if "json" in line else len))
             status = lines.stop()
             if side is not sides[0]:
                 TAP.equal(status, 0, "%s: Ctrl-C ends %s with status 0" % (side.name, line))

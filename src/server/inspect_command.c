@@ -287,6 +287,30 @@ close_source(struct look *l)
     pool_free(&l->pool);
 }
 
+/* Of a command that takes one KEY: reads it, written as *word, and opens the source. */
+static t4_status
+begin_with_key(struct look *l, const char **word, struct t4_slice *key,
+               struct error *error)
+{
+    t4_status status = read_key(l, "KEY", true, word, error);
+
+    if (status == T4_OK)
+        status = bytes_of(l, *word, key, error);
+    return status == T4_OK ? open_source(l, error) : status;
+}
+
+/* Of a command that takes no word, and a range by --prefix. */
+static t4_status
+begin_with_range(struct look *l, struct t4_slice *lo, struct t4_slice *hi,
+                 struct error *error)
+{
+    t4_status status = no_words(l, error);
+
+    if (status == T4_OK)
+        status = range_of(l, lo, hi, error);
+    return status == T4_OK ? open_source(l, error) : status;
+}
+
 /* Entries that others may not have agreed to are shown, but not silently. */
 static void
 warn_uncommitted(const struct look *l)
@@ -407,12 +431,8 @@ get(struct look *l, struct error *error)
     const char *word = NULL;
     struct buffer end = {0};
     struct t4_slice key;
-    t4_status status = read_key(l, "KEY", true, &word, error);
+    t4_status status = begin_with_key(l, &word, &key, error);
 
-    if (status == T4_OK)
-        status = bytes_of(l, word, &key, error);
-    if (status == T4_OK)
-        status = open_source(l, error);
     if (status != T4_OK)
         return status;
     buffer_append_slice(&end, key);
@@ -443,12 +463,8 @@ count(struct look *l, struct error *error)
 {
     struct t4_slice lo, hi;
     uint64_t n = 0;
-    t4_status status = no_words(l, error);
+    t4_status status = begin_with_range(l, &lo, &hi, error);
 
-    if (status == T4_OK)
-        status = range_of(l, &lo, &hi, error);
-    if (status == T4_OK)
-        status = open_source(l, error);
     if (status == T4_OK && l->inspection != NULL)
         status = keys(l, lo, hi, count_one, &n, error);
     else if (status == T4_OK) {
@@ -482,12 +498,8 @@ history(struct look *l, struct error *error)
 {
     const char *word = NULL;
     struct t4_slice key;
-    t4_status status = read_key(l, "KEY", true, &word, error);
+    t4_status status = begin_with_key(l, &word, &key, error);
 
-    if (status == T4_OK)
-        status = bytes_of(l, word, &key, error);
-    if (status == T4_OK)
-        status = open_source(l, error);
     if (status != T4_OK)
         return status;
     rows_begin_history(&l->rows, l->json);
@@ -517,12 +529,8 @@ static t4_status
 diff(struct look *l, struct error *error)
 {
     struct t4_slice lo, hi;
-    t4_status status = no_words(l, error);
+    t4_status status = begin_with_range(l, &lo, &hi, error);
 
-    if (status == T4_OK)
-        status = range_of(l, &lo, &hi, error);
-    if (status == T4_OK)
-        status = open_source(l, error);
     if (status != T4_OK)
         return status;
     if (l->from <= 0)
