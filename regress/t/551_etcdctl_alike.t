@@ -286,6 +286,8 @@ def main():
         TAP.skip_all("no etcdctl 3.6 was built")
     if t4test.subject() is None or t4test.reference() is None:
         TAP.skip_all("no t4, or no etcd to compare with")
+    if t4test.reference().is_34():
+        TAP.skip_all("the etcd to compare with is 3.4")
     with t4test.T4().start() as one, t4test.T4().start() as two, \
             t4test.reference().start() as etcd:
         sides = [Side("etcdctl on t4", binaries[0], one), Side("t4 on t4", t4test.T4.binary, two),
