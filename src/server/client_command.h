@@ -27,7 +27,10 @@ struct client_settings {
     {"endpoints", 0, WORD_TEXT, &(s)->endpoints},                                        \
         {"command-timeout", 0, WORD_DURATION, &(s)->timeout_ns},                         \
         {"write-out", 'w', WORD_TEXT, &(s)->write_out},                                  \
-        {"hex", 0, WORD_SWITCH, &(s)->hex}, {"help", 'h', WORD_SWITCH, &(s)->help}
+        {"hex", 0, WORD_SWITCH, &(s)->hex},                                              \
+    {                                                                                    \
+        "help", 'h', WORD_SWITCH, &(s)->help                                             \
+    }
 /* The same for people: the end of each command's help. */
 #define CLIENT_HELP                                                                      \
     "\n"                                                                                 \
@@ -59,8 +62,8 @@ struct client_session {
  * EXIT_OK, or EXIT_USAGE once it has been said why; client_session_end() in any case.
  */
 int client_session_read(struct client_session *s, const char *command,
-                        const struct word_flag *own, size_t n, const char *help,
-                        int argc, char *const *argv, char *const *environment);
+                        const struct word_flag *own, size_t n, const char *help, int argc,
+                        char *const *argv, char *const *environment);
 /* Connects.  EXIT_OK, or what to return. */
 int client_session_connect(struct client_session *s);
 void client_session_end(struct client_session *s);

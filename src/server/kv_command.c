@@ -39,7 +39,8 @@ static const char get_usage[] =
     "  --print-value-only    only the values (simple)\n"
     "  --consistency=l|s     l: linearizable (default); s: serializable\n"
     "  --min-mod-rev, --max-mod-rev, --min-create-rev, --max-create-rev=REVISION\n"
-    "                        only keys that were changed, made, in these bounds\n" CLIENT_HELP;
+    "                        only keys that were changed, made, in these "
+    "bounds\n" CLIENT_HELP;
 
 static const char del_usage[] =
     "t4 del - delete keys\n"
@@ -51,12 +52,12 @@ static const char del_usage[] =
     "  --prev-kv             print what was deleted, too\n"
     "  --range               taken as etcdctl takes it; not needed\n" CLIENT_HELP;
 
-static const char compact_usage[] =
-    "t4 compact - forget the history up to a revision\n"
-    "\n"
-    "Usage: t4 compact [--FLAG=VALUE]... REVISION\n"
-    "\n"
-    "  --physical            return when the old versions are gone from the engine\n" CLIENT_HELP;
+static const char compact_usage[] = "t4 compact - forget the history up to a revision\n"
+                                    "\n"
+                                    "Usage: t4 compact [--FLAG=VALUE]... REVISION\n"
+                                    "\n"
+                                    "  --physical            return when the old "
+                                    "versions are gone from the engine\n" CLIENT_HELP;
 
 void
 put_command_help(FILE *out)
@@ -103,8 +104,8 @@ put_command(int argc, char *const *argv, char *const *environment)
                                      put_usage, argc, argv, environment);
 
     if (status == EXIT_OK && !s.done) {
-        status = go_on(&s, put_request_make(&f, &s.words, &s.pool, &request, &error),
-                       &error);
+        status =
+            go_on(&s, put_request_make(&f, &s.words, &s.pool, &request, &error), &error);
         if (status == EXIT_OK) {
             answer = client_session_ask(&s, "/etcdserverpb.KV/Put", &request,
                                         &etcdserverpb__put_response__descriptor);
@@ -122,9 +123,8 @@ static int
 get(struct client_session *s, const struct get_flags *f,
     const Etcdserverpb__RangeRequest *request)
 {
-    Etcdserverpb__RangeResponse *answer =
-        client_session_ask(s, "/etcdserverpb.KV/Range", request,
-                           &etcdserverpb__range_response__descriptor);
+    Etcdserverpb__RangeResponse *answer = client_session_ask(
+        s, "/etcdserverpb.KV/Range", request, &etcdserverpb__range_response__descriptor);
 
     if (answer == NULL)
         return EXIT_FAILED;
@@ -175,8 +175,8 @@ del_command(int argc, char *const *argv, char *const *environment)
                                      del_usage, argc, argv, environment);
 
     if (status == EXIT_OK && !s.done) {
-        status = go_on(&s, del_request_make(&f, &s.words, &s.pool, &request, &error),
-                       &error);
+        status =
+            go_on(&s, del_request_make(&f, &s.words, &s.pool, &request, &error), &error);
         if (status == EXIT_OK) {
             answer = client_session_ask(&s, "/etcdserverpb.KV/DeleteRange", &request,
                                         &etcdserverpb__delete_range_response__descriptor);

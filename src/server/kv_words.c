@@ -117,8 +117,9 @@ make_range(const char *command, bool prefix, bool from_key, const struct words *
 {
     if (w->n == 0) {
         error_set(error, T4_E_INVALID, "there is no key");
-        return error_hint(error, "write %s KEY, or %s KEY END for the keys from KEY to "
-                                 "below END",
+        return error_hint(error,
+                          "write %s KEY, or %s KEY END for the keys from KEY to "
+                          "below END",
                           command, command);
     }
     if (prefix && from_key) {
@@ -164,8 +165,8 @@ make_sort(const struct get_flags *f, Etcdserverpb__RangeRequest *out, struct err
     static const char *const targets[] = {"KEY",    "VERSION", "CREATE",
                                           "MODIFY", "VALUE",   NULL};
     int order = choose(f->order == NULL ? "" : f->order, orders);
-    int target = choose(f->sort_by == NULL || f->sort_by[0] == '\0' ? "KEY" : f->sort_by,
-                        targets);
+    int target =
+        choose(f->sort_by == NULL || f->sort_by[0] == '\0' ? "KEY" : f->sort_by, targets);
 
     if (order < 0)
         return refuse_choice(error, "order", f->order, "ASCEND or DESCEND");

@@ -105,8 +105,8 @@ timetolive(int argc, char *const *argv, char *const *environment)
         ETCDSERVERPB__LEASE_TIME_TO_LIVE_REQUEST__INIT;
     Etcdserverpb__LeaseTimeToLiveResponse *answer;
     struct client_session s;
-    int status = begin(&s, "lease timetolive", flags, 1, &request.id, argc, argv,
-                       environment);
+    int status =
+        begin(&s, "lease timetolive", flags, 1, &request.id, argc, argv, environment);
 
     if (status == EXIT_OK && !s.done) {
         request.keys = keys;
@@ -132,14 +132,13 @@ list(int argc, char *const *argv, char *const *environment)
         client_session_read(&s, "lease list", NULL, 0, usage, argc, argv, environment);
 
     if (status == EXIT_OK && !s.done) {
-        status = s.words.n == 0 ? client_session_connect(&s)
-                                : client_misused(&s, "write t4 lease list",
-                                                 "it takes no \"%.64s\"",
-                                                 s.words.word[0]);
+        status = s.words.n == 0
+                     ? client_session_connect(&s)
+                     : client_misused(&s, "write t4 lease list", "it takes no \"%.64s\"",
+                                      s.words.word[0]);
         if (status == EXIT_OK) {
-            answer =
-                client_session_ask(&s, "/etcdserverpb.Lease/LeaseLeases", &request,
-                                   &etcdserverpb__lease_leases_response__descriptor);
+            answer = client_session_ask(&s, "/etcdserverpb.Lease/LeaseLeases", &request,
+                                        &etcdserverpb__lease_leases_response__descriptor);
             status = answer == NULL ? EXIT_FAILED : EXIT_OK;
             if (answer != NULL)
                 print_leases(&s.style, answer);
@@ -167,9 +166,9 @@ keep_alive_once(struct client_session *s, struct client_stream *stream, int64_t 
     request.id = id;
     code = client_stream_send(stream, &request, &error);
     if (code == 0)
-        code = client_stream_receive(
-            stream, &etcdserverpb__lease_keep_alive_response__descriptor,
-            (uint64_t)s->settings.timeout_ns, &answer, &error);
+        code = client_stream_receive(stream,
+                                     &etcdserverpb__lease_keep_alive_response__descriptor,
+                                     (uint64_t)s->settings.timeout_ns, &answer, &error);
     if (code == 0 && answer == NULL)
         error_set(&error, T4_E_UNAVAILABLE, "the server ended the stream");
     if (answer == NULL) {

@@ -31,7 +31,8 @@ static const char usage[] =
     "requests\n"
     "when all of them hold, the requests when one does not:\n"
     "\n"
-    "  value(\"KEY\") = \"TEXT\"     also version, create, mod (numbers), lease (hexadecimal);\n"
+    "  value(\"KEY\") = \"TEXT\"     also version, create, mod (numbers), lease "
+    "(hexadecimal);\n"
     "                            = != < >\n"
     "  put KEY VALUE, get KEY, del KEY, with the flags of these commands\n"
     "\n"
@@ -175,8 +176,8 @@ make_put(struct pool *pool, int argc, char *const *argv, Etcdserverpb__RequestOp
     struct put_flags f = {0};
     const struct word_flag flags[] = {PUT_FLAGS(&f)};
     struct words w;
-    t4_status status = words_parse(flags, sizeof flags / sizeof flags[0], argc, argv,
-                                   pool, &w, error);
+    t4_status status =
+        words_parse(flags, sizeof flags / sizeof flags[0], argc, argv, pool, &w, error);
 
     if (status != T4_OK)
         return status;
@@ -196,8 +197,8 @@ make_get(struct pool *pool, int argc, char *const *argv, Etcdserverpb__RequestOp
     struct get_flags f = {0};
     const struct word_flag flags[] = {GET_FLAGS(&f)};
     struct words w;
-    t4_status status = words_parse(flags, sizeof flags / sizeof flags[0], argc, argv,
-                                   pool, &w, error);
+    t4_status status =
+        words_parse(flags, sizeof flags / sizeof flags[0], argc, argv, pool, &w, error);
 
     if (status != T4_OK)
         return status;
@@ -213,8 +214,8 @@ make_del(struct pool *pool, int argc, char *const *argv, Etcdserverpb__RequestOp
     struct del_flags f = {0};
     const struct word_flag flags[] = {DEL_FLAGS(&f)};
     struct words w;
-    t4_status status = words_parse(flags, sizeof flags / sizeof flags[0], argc, argv,
-                                   pool, &w, error);
+    t4_status status =
+        words_parse(flags, sizeof flags / sizeof flags[0], argc, argv, pool, &w, error);
 
     if (status != T4_OK)
         return status;
@@ -280,8 +281,7 @@ next_line(char **line, size_t *capacity, char **text)
 static t4_status
 read_part(struct transaction *t, int part, struct error *error)
 {
-    static const char *const prompt[] = {"compares:",
-                                         "success requests (get, put, del):",
+    static const char *const prompt[] = {"compares:", "success requests (get, put, del):",
                                          "failure requests (get, put, del):"};
     char *line = NULL, *text;
     size_t capacity = 0;
@@ -292,8 +292,7 @@ read_part(struct transaction *t, int part, struct error *error)
     fflush(stdout);
     for (;;) {
         if (!next_line(&line, &capacity, &text)) {
-            status = error_set(error, T4_E_INVALID,
-                               "the input ended within the %s part",
+            status = error_set(error, T4_E_INVALID, "the input ended within the %s part",
                                part == 0   ? "first"
                                : part == 1 ? "second"
                                            : "third");
@@ -357,8 +356,7 @@ txn_command(int argc, char *const *argv, char *const *environment)
     struct transaction t = {0};
     const struct word_flag flags[] = {{"interactive", 'i', WORD_SWITCH, &t.interactive}};
     struct client_session s;
-    int status =
-        client_session_read(&s, "txn", flags, 1, usage, argc, argv, environment);
+    int status = client_session_read(&s, "txn", flags, 1, usage, argc, argv, environment);
 
     t.s = &s;
     if (status == EXIT_OK && !s.done)
