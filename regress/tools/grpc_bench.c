@@ -2,8 +2,8 @@
  * grpc_bench.c - a load client for t4 and etcd, cheap enough to share a machine with what it
  * measures: src/client, one queue, one thread, requests encoded by hand.
  *
- *   grpc_bench [--server-pid PID] [--rate PER_SECOND] ENDPOINT get|put|watch CONNECTIONS IN_FLIGHT
- *              OPS [KEY_BYTES [VALUE_BYTES [KEYS]]]
+ *   grpc_bench [--server-pid PID] [--rate PER_SECOND] [--values same|random] ENDPOINT
+ *              get|put|watch CONNECTIONS IN_FLIGHT OPS [KEY_BYTES [VALUE_BYTES [KEYS]]]
  *
  * Writes KEYS keys first when it is going to read them, then does OPS operations on keys drawn
  * by a fixed seed, IN_FLIGHT at a time over all CONNECTIONS, and prints one line: operations
@@ -29,6 +29,8 @@
 #include "client/client.h"
 #include "watch_load.h"
 
+#define RANDOM_POOL (16u << 20)
+
 struct settings {
     const char *endpoint;
     bool put;
@@ -36,6 +38,7 @@ struct settings {
     uint32_t connections, in_flight;
     uint64_t ops;
     uint32_t key_bytes, value_bytes;
+    bool random_values;
     uint64_t keys;
     long server_pid; /* 0: not asked for */
     uint64_t rate;   /* operations begun per second; 0: as fast as answers come */
@@ -89,13 +92,27 @@ append_key_field(struct buffer *b, const struct settings *s, uint64_t number)
     mem_free(key);
 }
 
+static uint64_t
+chance(struct bench *b, uint64_t n)
+{
+    /* splitmix64 */
+    uint64_t z = b->random += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) % n;
+}
+
 static void
 make_request(struct bench *b, bool put, uint64_t key)
 {
+    const struct settings *s = b->settings;
+    size_t at = s->random_values ? (size_t)(chance(b, RANDOM_POOL)) : 0;
+
     buffer_clear(&b->message);
-    append_key_field(&b->message, b->settings, key);
+    append_key_field(&b->message, s, key);
     if (put)
-        append_bytes_field(&b->message, 2, b->value.data, b->value.len);
+        append_bytes_field(&b->message, 2, b->value.data + at, s->value_bytes);
 }
 
 static void
@@ -124,17 +141,6 @@ finish_operation(struct bench *b, struct operation *o)
 
 /* --- the run -------------------------------------------------------------------------------- */
 
-static uint64_t
-draw_key(struct bench *b)
-{
-    /* splitmix64 */
-    uint64_t z = b->random += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (z ^ z >> 31) % b->settings->keys;
-}
-
 /* One run of n operations: how far it is. */
 struct progress {
     uint64_t n, started, ended, began_ns;
@@ -152,7 +158,8 @@ due_ns(const struct progress *p)
 static void
 start_next(struct bench *b, struct progress *p, struct operation *o)
 {
-    start_operation(b, o, p->put, p->in_order ? p->started : draw_key(b));
+    start_operation(b, o, p->put,
+                    p->in_order ? p->started : chance(b, b->settings->keys));
     p->started++;
 }
 
@@ -292,6 +299,19 @@ by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* What values are taken from: the same letters, or bytes that do not compress. */
+static void
+make_values(struct bench *b)
+{
+    const struct settings *s = b->settings;
+    size_t n = s->value_bytes + (s->random_values ? RANDOM_POOL : 1);
+
+    memset(buffer_reserve(&b->value, n), 'v', n);
+    b->value.len = n;
+    for (size_t i = 0; s->random_values && i < n; i++)
+        b->value.data[i] = (uint8_t)chance(b, 256);
+}
+
 static int
 measure(const struct settings *s)
 {
@@ -300,8 +320,7 @@ measure(const struct settings *s)
     struct watch_load *watches = NULL;
 
     b.queue = client_queue_new();
-    memset(buffer_reserve(&b.value, s->value_bytes + 1), 'v', s->value_bytes);
-    b.value.len = s->value_bytes;
+    make_values(&b);
     connect_all(&b);
     if (!s->put)
         run(&b, true, s->keys, true, 0);
@@ -369,6 +388,9 @@ main(int argc, char **argv)
             s.server_pid = (long)number("PID", argv[2], 1, INT32_MAX);
         else if (strcmp(argv[1], "--rate") == 0)
             s.rate = number("PER_SECOND", argv[2], 1, 1000000);
+        else if (strcmp(argv[1], "--values") == 0 &&
+                 (strcmp(argv[2], "random") == 0 || strcmp(argv[2], "same") == 0))
+            s.random_values = argv[2][0] == 'r';
         else
             break;
     }
@@ -376,8 +398,9 @@ main(int argc, char **argv)
         (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0 &&
          strcmp(argv[2], "watch") != 0)) {
         fprintf(stderr,
-                "usage: grpc_bench [--server-pid PID] [--rate PER_SECOND] ENDPOINT "
-                "get|put|watch CONNECTIONS IN_FLIGHT OPS\n"
+                "usage: grpc_bench [--server-pid PID] [--rate PER_SECOND] [--values "
+                "same|random]\n"
+                "                  ENDPOINT get|put|watch CONNECTIONS IN_FLIGHT OPS\n"
                 "                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
         return 2;
     }
