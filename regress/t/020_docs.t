@@ -76,7 +76,7 @@ def table_rows(text):
 
 def same(got, want, name):
     """Two sets of strings; says what is only in one of them."""
-    got, want = set(got), set(want)
+    got, want = set(map(str, got)), set(map(str, want))
     TAP.ok(got == want, name, *(["missing in the page: %s" % s for s in sorted(want - got)]
                                 + ["not in the server: %s" % s for s in sorted(got - want)]))
 
@@ -84,9 +84,11 @@ def same(got, want, name):
 # ---- tables ---------------------------------------------------------------------------------
 
 def flags():
-    server = set()
+    server, aliases = set(), {}
     for line in output("help", "run", "--table").splitlines():
-        flag, variable, default, valid, _ = line.split("\t")
+        flag, variable, default, valid, alias, _ = line.split("\t")
+        if alias:
+            aliases[flag] = alias
         server.add("%s (`%s`;%s valid: %s)" % (
             flag, variable, " default `%s`;" % default if default else "", valid))
     text = section(page("ref/t4-run.md"), "## Parameters")
@@ -98,6 +100,8 @@ def flags():
     bare = [flag for flag, _ in documented
             if not re.search(r"^- \*\*%s\*\*.*\n  \S" % flag, text, re.M)]
     TAP.equal(bare, [], "each with a text")
+    same(re.findall(r"^- \*\*(--[a-z-]+)\*\*(?:(?!^- ).)*?As in etcd: `--([a-z-]+)`", text,
+                    re.M | re.S), aliases.items(), "and with etcd's name where it has one")
     source = read("src", "server", "option_table.c")
     refused = re.findall(r'^    {"([a-z0-9*-]+)", NO_', source, re.M)
     errors = section(page("ref/t4-run.md"), "## Errors")

@@ -205,7 +205,9 @@ def health_while_starting():
         status, text, _ = until(
             lambda: (lambda r: r if "plugin" in r[1] else None)(get(at, "/readyz")),
             "the reason in /readyz")
-        TAP.equal((status, text), (503, "starting: loading the storage engine's plugin\n"),
+        why = "_read failed: starting: loading the storage engine's plugin\n"
+        TAP.equal((status, text), (503, "[+]data_corruption ok\n[-]serializable" + why +
+                                   "[-]linearizable" + why + "[+]non_learner ok\n\n"),
                   "starting: /readyz is 503 with the reason")
         status, text, _ = get(at, "/health")
         TAP.ok(status == 503 and json.loads(text)["health"] == "false"
@@ -530,7 +532,7 @@ def second_signal():
         status, text, _ = until(
             lambda: (lambda r: r if r[0] == 503 else None)(get(server.metrics_address, "/readyz")),
             "/readyz to be off")
-        TAP.ok(text.startswith("stopping"), "while stopping /readyz is 503 and says so", text)
+        TAP.ok("failed: stopping" in text, "while stopping /readyz is 503 and says so", text)
         TAP.equal(get(server.metrics_address, "/healthz")[0], 200, "/healthz is still 200")
         TAP.ok(server.running(), "it waits for the request")
         TAP.equal(server.stop(), 1, "a second signal ends it at once, status 1")

@@ -21,6 +21,7 @@
 #undef AT
 #include "server/options.c"
 #include "server/store_options.c"
+#include "server/systemd.c"
 #undef KI
 #include "server/values.c"
 
@@ -172,7 +173,11 @@ addresses(void **state)
         {"[127.0.0.1]:1", NULL, false, false},
         {"[::1", NULL, false, false},
         {"a b:1", NULL, false, false},
-        {"http://127.0.0.1:3379", NULL, false, false},
+        {"http://127.0.0.1:3379", "127.0.0.1:3379", true, false},
+        {"http://[::1]:3379", "[::1]:3379", true, false},
+        {"https://127.0.0.1:3379", NULL, false, false},
+        {"http://127.0.0.1:3379/", NULL, false, false},
+        {"http://", NULL, false, false},
         {"unix:", NULL, false, false},
         {"unix://", NULL, false, false},
         {"h\xc3\xb6st:1", NULL, false, false},
@@ -242,7 +247,7 @@ defaults(void **state)
     assert_int_equal(options.log_level, 2);
     assert_int_equal(options.log_format, 0);
     assert_false(options.metrics_off);
-    assert_string_equal(options.metrics.port, "3381");
+    assert_string_equal(options.metrics[0].port, "3381");
     assert_int_equal(options.max_request_bytes, 1572864);
     assert_int_equal(options.max_txn_ops, 128);
     assert_int_equal(options.keepalive_min_time_ns, 5 * S);
@@ -301,7 +306,9 @@ static const struct {
     {"gcs-endpoint", "http://127.0.0.1:9000", {""}},
     {"listen",
      "127.0.0.1:1,[::1]:2,unix:/x",
-     {"", "127.0.0.1", "127.0.0.1:1,", "127.0.0.1:1,127.0.0.1:01", "http://127.0.0.1:1"}},
+     {"", "127.0.0.1", "127.0.0.1:1,", "127.0.0.1:1,127.0.0.1:01",
+      "https://127.0.0.1:1"}},
+    {"unix-socket-mode", "0660", {"", "600", "0500", "1777", "0688"}},
     {"advertise-client-urls",
      "http://10.0.0.1:1,unix:///x",
      {"", "10.0.0.1:1", "http://10.0.0.1", "http://10.0.0.1:1/", "ftp://10.0.0.1:1"}},
@@ -311,6 +318,8 @@ static const struct {
      {"", "eventual", "linear", "linearizable|serializable", "Linearizable"}},
     {"max-request-bytes", "8MiB", {"1023", "65MiB", "x", "-1", "1.5"}},
     {"max-txn-ops", "65536", {"0", "65537", "1k", "99999999999999999999"}},
+    {"max-concurrent-streams", "4294967295", {"0", "4294967296", "-1"}},
+    {"max-connections", "1000", {"-1", "10000001", "1k"}},
     {"watch-progress-notify-interval", "100ms", {"99ms", "25h", "10", ""}},
     {"threads", "64", {"0", "65", "1.5"}},
     {"grpc-keepalive-min-time", "0", {"25h", "5", "-5s"}},
@@ -319,7 +328,8 @@ static const struct {
     {"grpc-keepalive-permit-without-stream", "false", {"ja", ""}},
     {"log-level", "debug", {"", "trace", "INFO", "war", "debugx"}},
     {"log-format", "json", {"", "xml", "text|json"}},
-    {"metrics-addr", "off", {"", "OFF", "9090", "unix:/x", "127.0.0.1:0"}},
+    {"metrics-addr", "off", {"", "OFF", "9090", "127.0.0.1:1,off", "127.0.0.1:0"}},
+    {"metrics", "extensive", {"", "all", "none"}},
     {"shutdown-grace", "0", {"601s", "5", "-1s"}},
 };
 
@@ -331,7 +341,7 @@ every_flag(void **state)
     (void)state;
     assert_int_equal(sizeof flags / sizeof flags[0], option_count);
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        const struct option_row *row = row_of(flags[i].name, strlen(flags[i].name));
+        const struct option_row *row = option_find(flags[i].name, strlen(flags[i].name));
 
         if (row == NULL) {
             fail_msg("no row for %s", flags[i].name);
@@ -391,12 +401,40 @@ values_arrive(void **state)
     accepts(NULL, "--metrics-addr=off");
     assert_true(options.metrics_off);
     accepts(NULL, "--metrics-addr=[::1]:9");
-    assert_string_equal(options.metrics.host, "::1");
+    assert_string_equal(options.metrics[0].host, "::1");
+    accepts(NULL, "--metrics-addr=http://127.0.0.1:9,unix:/m");
+    assert_int_equal(options.n_metrics, 2);
+    assert_string_equal(options.metrics[1].host, "/m");
+    accepts(NULL, "--unix-socket-mode=0660");
+    assert_int_equal(options.unix_socket_mode, 0660);
     accepts(NULL, "--max-request-bytes=2MiB");
     assert_int_equal(options.max_request_bytes, 2 << 20);
     assert_string_equal(options.changed, "--max-request-bytes=2MiB");
     accepts(NULL, "--node-id=a");
     assert_string_equal(options.node_id, "a");
+}
+
+/* A runbook for etcd goes on working where the words mean the same. */
+static void
+names_of_etcd(void **state)
+{
+    (void)state;
+    accepts(NULL, "--listen-client-urls=http://127.0.0.1:1,http://[::1]:2,unix:///x");
+    assert_int_equal(options.n_listen, 3);
+    assert_string_equal(options.listen[0].host, "127.0.0.1");
+    assert_string_equal(options.changed,
+                        "--listen=http://127.0.0.1:1,http://[::1]:2,unix:///x");
+    accepts(NULL, "--listen-metrics-urls=http://127.0.0.1:9");
+    assert_string_equal(options.metrics[0].port, "9");
+    accepts(NULL, "--name=n1");
+    assert_string_equal(options.node_id, "n1");
+    accepts("T4_NAME=n2", NULL);
+    assert_string_equal(options.node_id, "n2");
+    accepts("T4_LISTEN_CLIENT_URLS=http://127.0.0.1:7", NULL);
+    assert_string_equal(options.listen[0].port, "7");
+    accepts(NULL, "--log-format=console");
+    assert_int_not_equal(options.log_format, 1);
+    refuses(NULL, "--listen-client-urls=https://127.0.0.1:1", "no TLS");
 }
 
 /* Nobody can connect to 0.0.0.0: a client is told a name. */
@@ -478,8 +516,6 @@ unknown_flags(void **state)
     refuses(NULL, "--datadir=/x", "--datadir|--data-dir");
     refuses(NULL, "--max-txn-op=1", "--max-txn-ops");
     refuses(NULL, "--metric-addr=off", "--metrics-addr");
-    refuses(NULL, "--listen-client-urls=http://x:1", "did you mean --listen?");
-    refuses(NULL, "--name=x", "did you mean --node-id?");
     refuses(NULL, "--zzz", "there is no flag --zzz|t4 help run");
     refuses(NULL, "-data-dir", "two dashes|--data-dir");
     refuses(NULL, "--", "is no flag");
@@ -666,6 +702,7 @@ main(void)
         cmocka_unit_test(defaults),
         cmocka_unit_test(every_flag),
         cmocka_unit_test(values_arrive),
+        cmocka_unit_test(names_of_etcd),
         cmocka_unit_test(wildcards_are_not_advertised),
         cmocka_unit_test(precedence),
         cmocka_unit_test(plugin_settings),

@@ -141,8 +141,12 @@ const struct option_row option_table[] = {
 
     {"listen", OPTION_TEXT, GROUP_CLIENTS, AT(listen_text), "ADDRESS[,ADDRESS...]",
      "127.0.0.1:3379", 0, 0, "up to 16 of host:port, [IPv6]:port, unix:/path",
-     "Where clients connect. An empty host means 0.0.0.0. There is neither TLS nor "
-     "authentication: whoever reaches the address may do everything."},
+     "Where clients connect, by gRPC and by HTTP/1.1. An empty host means 0.0.0.0. There "
+     "is "
+     "neither TLS nor authentication: whoever reaches the address may do everything."},
+    {"unix-socket-mode", OPTION_TEXT, GROUP_CLIENTS, AT(unix_socket_mode_text), "MODE",
+     "0600", 0, 0, "four octal digits from 0600 to 0777",
+     "Permissions of the unix sockets of --listen and --metrics-addr."},
     {"advertise-client-urls", OPTION_TEXT, GROUP_CLIENTS, AT(advertise_client_urls),
      "URL[,URL...]", NULL, 0, 0, "http://host:port, https://host:port or unix://path",
      "URLs that clients are told in the list of members. Default: made of --listen; "
@@ -160,6 +164,14 @@ const struct option_row option_table[] = {
      "Largest request that writes; a larger one gets \"request is too large\"."},
     {"max-txn-ops", OPTION_INT, GROUP_LIMITS, AT(max_txn_ops), "N", "128", 1, 65536, NULL,
      "Most operations in one list of a transaction."},
+    {"max-concurrent-streams", OPTION_INT, GROUP_LIMITS, AT(max_concurrent_streams), "N",
+     "4294967295", 1, UINT32_MAX, NULL,
+     "Most calls that one connection may have open at a time, watches included; clients "
+     "are told and wait."},
+    {"max-connections", OPTION_INT, GROUP_LIMITS, AT(max_connections), "N", "0", 0,
+     10000000, NULL,
+     "Most open connections; more are closed at once. 0: as many as the limit of open "
+     "files leaves room for, at most 65536."},
     {"watch-progress-notify-interval", OPTION_DURATION, GROUP_LIMITS,
      AT(watch_progress_ns), "DURATION", "10m", NS_PER_S / 10, 86400 * NS_PER_S, NULL,
      "How often an idle watch that asked for it is told the current revision."},
@@ -184,11 +196,18 @@ const struct option_row option_table[] = {
     {"log-level", OPTION_CHOICE, GROUP_OPERATION, AT(log_level), "LEVEL", "info", 0, 0,
      "error|warn|info|debug", "How much is logged on standard error."},
     {"log-format", OPTION_CHOICE, GROUP_OPERATION, AT(log_format), "FORMAT", "text", 0, 0,
-     "text|json", "One line of text or one JSON object per event."},
-    {"metrics-addr", OPTION_TEXT, GROUP_OPERATION, AT(metrics_text), "ADDRESS",
-     "127.0.0.1:3381", 0, 0, "host:port, [IPv6]:port or off",
-     "Where /metrics, /healthz and /readyz are served, from the first moment of the "
-     "start."},
+     "text|json|console",
+     "One line of text or one JSON object per event; console is etcd's word for text."},
+    {"metrics-addr", OPTION_TEXT, GROUP_OPERATION, AT(metrics_text),
+     "ADDRESS[,ADDRESS...]", "127.0.0.1:3381", 0, 0,
+     "off, or up to 16 of host:port, [IPv6]:port, unix:/path",
+     "Where /metrics, /livez and /readyz are served, from the first moment of the start; "
+     "off: on the addresses of --listen only, once clients are served."},
+    {"metrics", OPTION_CHOICE, GROUP_OPERATION, AT(extensive_metrics), "LEVEL", "basic",
+     0, 0, "basic|extensive",
+     "extensive: /metrics has the time of each gRPC call, too; costs two looks at the "
+     "clock "
+     "per call."},
     {"shutdown-grace", OPTION_DURATION, GROUP_OPERATION, AT(shutdown_grace_ns),
      "DURATION", "5s", 0, 600 * NS_PER_S, NULL,
      "Longest time that a stop waits for requests that are being answered."},
@@ -257,20 +276,32 @@ option_refusal(const char *name)
     return NULL;
 }
 
-const char *
-option_alias(const char *name)
-{
-    static const char *const alias[][2] = {
-        {"name", "node-id"},
-        {"listen-client-urls", "listen"},
-        {"listen-metrics-urls", "metrics-addr"},
-        {"listen-address", "listen"},
-        {"logger", "log-format"},
-    };
+/* etcd's names of flags that mean the same here: they are the flag. */
+static const char *const alias[][2] = {
+    {"name", "node-id"},
+    {"listen-client-urls", "listen"},
+    {"listen-metrics-urls", "metrics-addr"},
+};
 
-    for (size_t i = 0; i < sizeof alias / sizeof alias[0]; i++) {
-        if (strcmp(name, alias[i][0]) == 0)
-            return alias[i][1];
+const char *
+option_alias(const struct option_row *row)
+{
+    for (size_t i = 0; i < sizeof alias / sizeof alias[0]; i++)
+        if (strcmp(row->name, alias[i][1]) == 0)
+            return alias[i][0];
+    return NULL;
+}
+
+const struct option_row *
+option_find(const char *name, size_t n)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        const char *other = option_alias(&option_table[i]);
+
+        if ((strlen(option_table[i].name) == n &&
+             memcmp(option_table[i].name, name, n) == 0) ||
+            (other != NULL && strlen(other) == n && memcmp(other, name, n) == 0))
+            return &option_table[i];
     }
     return NULL;
 }
@@ -361,6 +392,8 @@ print_option(FILE *out, const struct option_row *row)
         fprintf(out, "=%s", row->placeholder);
     fprintf(out, "\n");
     print_wrapped(out, row->help);
+    if (option_alias(row) != NULL)
+        fprintf(out, "        As in etcd: --%s\n", option_alias(row));
     option_variable(row->name, variable, sizeof variable);
     option_range(row, range, sizeof range);
     if (row->default_text != NULL)
@@ -405,7 +438,8 @@ run_options_table(FILE *out)
 
         option_variable(row->name, variable, sizeof variable);
         option_range(row, range, sizeof range);
-        fprintf(out, "--%s\t%s\t%s\t%s\t%s\n", row->name, variable,
-                row->default_text != NULL ? row->default_text : "", range, row->help);
+        fprintf(out, "--%s\t%s\t%s\t%s\t%s\t%s\n", row->name, variable,
+                row->default_text != NULL ? row->default_text : "", range,
+                option_alias(row) != NULL ? option_alias(row) : "", row->help);
     }
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "server/systemd.h"
 
 #define MAX_PATH_BYTES 3900 /* leaves room for what stands below it */
 
@@ -57,33 +58,10 @@ warn(struct run_options *o, const char *format, ...)
     o->warnings[o->n_warnings++] = mem_strdup(text);
 }
 
-static const struct option_row *
-row_of(const char *name, size_t n)
-{
-    for (size_t i = 0; i < option_count; i++) {
-        if (strlen(option_table[i].name) == n &&
-            memcmp(option_table[i].name, name, n) == 0)
-            return &option_table[i];
-    }
-    return NULL;
-}
-
 static size_t
 row_index(const struct option_row *row)
 {
     return (size_t)(row - option_table);
-}
-
-static const char *
-variable_value(char *const *environment, const char *name)
-{
-    size_t n = strlen(name);
-
-    for (; *environment != NULL; environment++) {
-        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
-            return (*environment)[n + 1] != '\0' ? *environment + n + 1 : NULL;
-    }
-    return NULL;
 }
 
 /* Insertions, deletions and replacements that make b of a; both are short. */
@@ -117,10 +95,7 @@ nearest(const char *name)
 {
     const struct option_row *best = NULL;
     size_t least = strlen(name) / 3 + 1;
-    const char *alias = option_alias(name);
 
-    if (alias != NULL)
-        return row_of(alias, strlen(alias));
     if (strlen(name) >= OPTION_NAME_BYTES)
         return NULL;
     for (size_t i = 0; i < option_count; i++) {
@@ -171,7 +146,7 @@ read_flag(struct reader *r, int argc, char *const *argv, int *i)
 {
     const char *name = argv[*i] + 2, *value = strchr(name, '=');
     size_t n = value != NULL ? (size_t)(value - name) : strlen(name);
-    const struct option_row *row = row_of(name, n);
+    const struct option_row *row = option_find(name, n);
 
     if (row == NULL) {
         char copy[OPTION_NAME_BYTES + 8];
@@ -272,7 +247,7 @@ check_variable(struct reader *r, const char *entry)
     }
     name[n] = '\0';
     snprintf(variable, sizeof variable, "%.*s", (int)(equals - entry), entry);
-    if (row_of(name, n) != NULL || is_service_link(variable, equals + 1))
+    if (option_find(name, n) != NULL || is_service_link(variable, equals + 1))
         return T4_OK;
     needs = option_refusal(name);
     if (needs != NULL) {
@@ -323,7 +298,11 @@ read_variables(struct reader *r)
         if (f->source == FROM_FLAG)
             continue;
         option_variable(option_table[i].name, name, sizeof name);
-        value = variable_value(r->environment, name);
+        value = environment_value(r->environment, name);
+        if (value == NULL && option_alias(&option_table[i]) != NULL) {
+            option_variable(option_alias(&option_table[i]), name, sizeof name);
+            value = environment_value(r->environment, name);
+        }
         if (value != NULL && option_table[i].type == OPTION_SETTINGS) {
             st = r->n_settings == 0 ? read_settings_variable(r, value) : T4_OK;
             if (st != T4_OK)
@@ -423,35 +402,87 @@ read_values(struct reader *r)
 static t4_status
 refuse_named(struct reader *r, const char *name, const char *why)
 {
-    return refuse_value(r, row_of(name, strlen(name)), why);
+    return refuse_value(r, option_find(name, strlen(name)), why);
 }
 
-static t4_status
-make_listen(struct reader *r)
+/* The addresses of a flag, behind those in out[0..*n).  NULL, or what is wrong. */
+static const char *
+make_addresses(const char *all, struct address *out, size_t *n)
 {
-    struct run_options *o = r->out;
-    char *copy = mem_strdup(o->listen_text), *rest = copy, *one;
+    char *copy = mem_strdup(all), *rest = copy, *one;
     char text[ADDRESS_TEXT_BYTES], other[ADDRESS_TEXT_BYTES];
     const char *why = NULL;
 
     while (why == NULL && (one = strsep(&rest, ",")) != NULL) {
-        if (o->n_listen == MAX_LISTEN) {
+        if (*n == MAX_LISTEN) {
             why = "are more than 16 addresses";
             break;
         }
-        why = address_parse(one, &o->listen[o->n_listen]);
+        why = address_parse(one, &out[*n]);
         if (why != NULL)
             break;
-        address_format(&o->listen[o->n_listen], text, sizeof text);
-        for (size_t i = 0; i < o->n_listen; i++) {
-            address_format(&o->listen[i], other, sizeof other);
+        address_format(&out[*n], text, sizeof text);
+        for (size_t i = 0; i < *n; i++) {
+            address_format(&out[i], other, sizeof other);
             if (strcmp(text, other) == 0)
                 why = "names an address twice";
         }
-        o->n_listen++;
+        ++*n;
     }
     mem_free(copy);
-    return why != NULL ? refuse_named(r, "listen", why) : T4_OK;
+    return why;
+}
+
+static bool
+is_default(const struct reader *r, const char *name)
+{
+    return r->found[row_index(option_find(name, strlen(name)))].source == FROM_DEFAULT;
+}
+
+/*
+ * What systemd hands over is served instead of the defaults, and besides what is given.  A
+ * socket unit says by FileDescriptorName=metrics that its sockets are for probes.
+ */
+static t4_status
+make_listen(struct reader *r)
+{
+    struct run_options *o = r->out;
+    struct systemd_socket sockets[SYSTEMD_MAX];
+    size_t n;
+    const char *why = systemd_sockets(r->environment, sockets, &n);
+
+    if (why != NULL) {
+        error_set(r->error, T4_E_INVALID,
+                  "of the sockets that systemd hands over, one %s", why);
+        return error_hint(r->error, "look at the socket unit of this service");
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (strncmp(sockets[i].name, "metrics", 7) == 0)
+            o->metrics[o->n_metrics++] = sockets[i].address;
+        else
+            o->listen[o->n_listen++] = sockets[i].address;
+    }
+    if (o->n_listen == 0 || !is_default(r, "listen"))
+        why = make_addresses(o->listen_text, o->listen, &o->n_listen);
+    if (why != NULL)
+        return refuse_named(r, "listen", why);
+    o->metrics_off = strcmp(o->metrics_text, "off") == 0;
+    if (!o->metrics_off && (o->n_metrics == 0 || !is_default(r, "metrics-addr")))
+        why = make_addresses(o->metrics_text, o->metrics, &o->n_metrics);
+    return why != NULL ? refuse_named(r, "metrics-addr", why) : T4_OK;
+}
+
+static t4_status
+make_unix_mode(struct reader *r)
+{
+    const char *text = r->out->unix_socket_mode_text;
+    unsigned mode = 0;
+
+    if (strlen(text) != 4 || text[strspn(text, "01234567")] != '\0' ||
+        sscanf(text, "%o", &mode) != 1 || mode < 0600 || mode > 0777)
+        return refuse_named(r, "unix-socket-mode", "is no such mode");
+    r->out->unix_socket_mode = mode;
+    return T4_OK;
 }
 
 static const char *
@@ -590,21 +621,6 @@ make_names(struct reader *r, const char *host_name)
     return T4_OK;
 }
 
-static t4_status
-make_metrics(struct reader *r)
-{
-    struct run_options *o = r->out;
-    const char *why;
-
-    o->metrics_off = strcmp(o->metrics_text, "off") == 0;
-    if (o->metrics_off)
-        return T4_OK;
-    why = address_parse(o->metrics_text, &o->metrics);
-    if (why == NULL && o->metrics.is_unix)
-        why = "a unix socket is not possible here";
-    return why != NULL ? refuse_named(r, "metrics-addr", why) : T4_OK;
-}
-
 /* For the log: what was set, without the values of plugins' settings (I14). */
 static void
 make_changed(struct reader *r)
@@ -651,8 +667,7 @@ make_store(struct reader *r)
     if (why != NULL)
         return refuse_named(r, name, why);
     /* The built-in store is on the disk that it would restore: history there only takes room. */
-    if (r->out->object_store == NULL &&
-        r->found[row_index(row_of("history-retention", 17))].source == FROM_DEFAULT)
+    if (r->out->object_store == NULL && is_default(r, "history-retention"))
         r->out->history_retention_ns = 0;
     return T4_OK;
 }
@@ -674,7 +689,7 @@ make_all(struct reader *r)
     if (st == T4_OK)
         st = make_advertise(r, host_name);
     if (st == T4_OK)
-        st = make_metrics(r);
+        st = make_unix_mode(r);
     for (size_t i = 0; st == T4_OK && i < r->n_settings; i++)
         st = make_setting(r, r->settings[i]);
     if (st == T4_OK)

@@ -67,8 +67,10 @@ void option_range(const struct option_row *row, char *out, size_t n);
 /* Flags of which etcd or a later version of t4 has heard, and this one not: NULL if it is
  * none of them, else the reason and what to do instead. */
 const char *option_refusal(const char *name);
-/* The name here of what etcd calls otherwise, or NULL. */
-const char *option_alias(const char *name);
+/* Another name of the row's flag, which is etcd's; or NULL. */
+const char *option_alias(const struct option_row *row);
+/* The row of a flag, by its name or its alias; NULL: there is none. */
+const struct option_row *option_find(const char *name, size_t n);
 
 #define MAX_LISTEN 16
 #define MAX_SETTINGS 64
@@ -77,7 +79,7 @@ const char *option_alias(const char *name);
 struct run_options {
     /* As in the table. */
     char *data_dir, *storage_engine, *plugin_dir, *listen_text, *advertise_client_urls;
-    char *node_id, *metrics_text;
+    char *node_id, *metrics_text, *unix_socket_mode_text;
     char *object_store, *s3_bucket, *s3_prefix, *s3_endpoint, *s3_region, *s3_profile;
     char *s3_access_key_id, *s3_secret_access_key, *s3_session_token, *s3_ca_bundle;
     char *gcs_credentials_file, *gcs_endpoint;
@@ -90,6 +92,8 @@ struct run_options {
     int64_t moved, segment_max_size_mb, segment_max_age_sec;
     int64_t read_consistency; /* 0 linearizable, 1 serializable */
     int64_t threads, max_request_bytes, max_txn_ops, watch_progress_ns;
+    int64_t max_connections, max_concurrent_streams;
+    int64_t extensive_metrics; /* 0 basic, 1 extensive */
     int64_t keepalive_min_time_ns, keepalive_interval_ns, keepalive_timeout_ns;
     int64_t keepalive_permit_without_stream;
     int64_t log_level;  /* 0 error, 1 warn, 2 info, 3 debug */
@@ -102,7 +106,9 @@ struct run_options {
     struct address listen[MAX_LISTEN];
     size_t n_listen;
     bool metrics_off;
-    struct address metrics;
+    struct address metrics[MAX_LISTEN];
+    size_t n_metrics;
+    uint32_t unix_socket_mode;
     struct plugin_setting settings[MAX_SETTINGS]; /* of the storage engine's plugin */
     size_t n_settings;
     struct plugin_setting

@@ -22,29 +22,35 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/grpc/grpc.h"
 #include "api/http/http.h"
+#include "api/listen/listen.h"
 #include "base/log.h"
 #include "env/env.h"
 #include "node/node.h"
 #include "object/object.h"
 #include "plugin/plugin.h"
 #include "server/built_in_store.h"
+#include "server/descriptors.h"
 #include "server/options.h"
+#include "server/systemd.h"
 
 #define NS_PER_S UINT64_C(1000000000)
+/* A connection that has not said by then what it wants is closed. */
+#define GREETING_NS (10 * NS_PER_S)
 #define MIB UINT64_C(1048576)
 
 struct server {
     struct run_options options;
-    struct http_server *http; /* NULL with --metrics-addr=off */
-    struct plugin *plugin;    /* NULL with the memory engine */
+    struct listen *listen;
+    struct http_server *http;
+    struct plugin *plugin; /* NULL with the memory engine */
     struct t4_engine_ops engine_ops;
     struct object_store *store;
     struct node *node;
@@ -144,6 +150,29 @@ hold_signals(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/*
+ * The next signal.  Meanwhile a watchdog that systemd has set is told that the server lives,
+ * which is so if its state can be read: the locks of the commit pipeline are free.
+ */
+static int
+next_signal(struct server *s, const sigset_t *set)
+{
+    uint64_t every = systemd_watchdog_ns();
+    const struct timespec wait = {(time_t)(every / NS_PER_S), (long)(every % NS_PER_S)};
+    struct node_status status;
+    int number;
+
+    for (;;) {
+        if (every > 0) {
+            node_status(s->node, &status);
+            systemd_notify("WATCHDOG=1");
+        }
+        number = every > 0 ? sigtimedwait(set, NULL, &wait) : sigwaitinfo(set, NULL);
+        if (number > 0)
+            return number;
+    }
+}
+
 /* Returns when the server shall stop. */
 static void
 wait_for_stop(struct server *s)
@@ -158,8 +187,7 @@ wait_for_stop(struct server *s)
         sigaddset(&set, SIGUSR2);
     }
     for (;;) {
-        if (sigwait(&set, &number) != 0)
-            continue;
+        number = next_signal(s, &set);
         if (number == SIGUSR1 || number == SIGUSR2) {
             node_hold_sync(s->node, number == SIGUSR1);
             LOG_WARN(number == SIGUSR1 ? "test: the log's sync is held"
@@ -194,21 +222,16 @@ deposed(void *arg, const struct error *why)
 }
 
 static void
-raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
-static void
 set_state(struct server *s, enum http_state state, const char *reason)
 {
+    char status[300];
+
     if (s->http != NULL)
         http_set_state(s->http, state, reason);
+    if (state == HTTP_STARTING) {
+        snprintf(status, sizeof status, "STATUS=Starting: %s", reason);
+        systemd_notify(status);
+    }
 }
 
 /* Whoever reaches the address may do everything: say so, for each address. */
@@ -233,15 +256,59 @@ warn_of_exposure(const struct run_options *o)
     }
 }
 
+/* On the accepting thread. */
+static void
+take_http(void *arg, enum listen_for which, int fd)
+{
+    struct server *s = arg;
+
+    http_add_connection(s->http, which == LISTEN_FOR_CLIENTS, fd);
+}
+
+static void
+take_grpc(void *arg, enum listen_for which, int fd)
+{
+    struct server *s = arg;
+
+    (void)which;
+    grpc_api_connect(s->api, fd);
+}
+
+static t4_status
+open_addresses(struct server *s, enum listen_for which, const struct address *addresses,
+               size_t n, const char *flag, struct error *error)
+{
+    t4_status st = T4_OK;
+
+    for (size_t i = 0; i < n && st == T4_OK; i++) {
+        const struct listen_address a = {addresses[i].host, addresses[i].port,
+                                         addresses[i].fd};
+
+        st = listen_open(s->listen, which, &a, flag, error);
+    }
+    return st;
+}
+
 static t4_status
 start_http(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
-    struct http_options options = {o->metrics.host, o->metrics.port};
+    struct listen_options options = {.greeting_ns = GREETING_NS,
+                                     .unix_mode = o->unix_socket_mode,
+                                     .unacknowledged_ns =
+                                         (uint64_t)o->keepalive_timeout_ns};
+    t4_status st = descriptors_plan(o->max_connections, &options.max_connections, error);
 
-    if (o->metrics_off)
-        return T4_OK;
-    return http_start(&options, &s->http, error);
+    if (st == T4_OK)
+        st = listen_start(&options, &s->listen, error);
+    if (st == T4_OK)
+        st = http_start(&s->http, error);
+    if (st != T4_OK)
+        return st;
+    http_add_metrics(s->http, listen_render_metrics, s->listen);
+    listen_serve_http(s->listen, take_http, s);
+    return open_addresses(s, LISTEN_FOR_PROBES, o->metrics, o->n_metrics, "metrics-addr",
+                          error);
 }
 
 static t4_status
@@ -348,18 +415,10 @@ static t4_status
 start_grpc(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
-    char text[MAX_LISTEN][ADDRESS_TEXT_BYTES];
-    const char *listen[MAX_LISTEN];
     struct grpc_api_options options;
 
-    for (size_t i = 0; i < o->n_listen; i++) {
-        address_format(&o->listen[i], text[i], sizeof text[i]);
-        listen[i] = text[i];
-    }
     grpc_api_options_default(&options);
     options.node = s->node;
-    options.listen = listen;
-    options.n_listen = o->n_listen;
     options.threads = (uint32_t)o->threads;
     options.max_request_bytes = (uint32_t)o->max_request_bytes;
     options.max_txn_ops = (uint32_t)o->max_txn_ops;
@@ -368,8 +427,11 @@ start_grpc(struct server *s, struct error *error)
     options.keepalive_interval_ns = (uint64_t)o->keepalive_interval_ns;
     options.keepalive_timeout_ns = (uint64_t)o->keepalive_timeout_ns;
     options.permit_without_stream = o->keepalive_permit_without_stream != 0;
+    options.max_concurrent_streams = (uint32_t)o->max_concurrent_streams;
     set_state(s, HTTP_STARTING, "opening the clients' addresses");
-    return grpc_api_start(&options, &s->api, error);
+    s->api = grpc_api_start(&options);
+    listen_serve_grpc(s->listen, take_grpc, s);
+    return open_addresses(s, LISTEN_FOR_CLIENTS, o->listen, o->n_listen, "listen", error);
 }
 
 /* One line that says where to connect and what is there. */
@@ -378,10 +440,10 @@ say_ready(struct server *s)
 {
     struct buffer endpoints = {0};
     struct node_status status;
-    char revision[24];
-    const char *address;
+    char revision[24], address[ADDRESS_TEXT_BYTES], ready[600];
 
-    for (size_t i = 0; (address = grpc_api_address(s->api, i)) != NULL; i++) {
+    for (size_t i = 0; i < s->options.n_listen; i++) {
+        address_format(&s->options.listen[i], address, sizeof address);
         if (i > 0)
             buffer_append_u8(&endpoints, ',');
         buffer_append(&endpoints, address, strlen(address));
@@ -393,6 +455,8 @@ say_ready(struct server *s)
     LOG_INFO("ready", "endpoints", (const char *)endpoints.data, "revision", revision,
              "data_dir", s->options.data_dir, "engine", status.engine_name, "metrics",
              s->options.metrics_text, NULL);
+    snprintf(ready, sizeof ready, "READY=1\nSTATUS=Serving %s", endpoints.data);
+    systemd_notify(ready);
     buffer_free(&endpoints);
 }
 
@@ -403,6 +467,9 @@ static void
 stop(struct server *s)
 {
     set_state(s, HTTP_STOPPING, "connections are being ended");
+    systemd_notify("STOPPING=1\nSTATUS=Stopping");
+    if (s->listen != NULL)
+        listen_close(s->listen, LISTEN_FOR_CLIENTS);
     if (s->api != NULL)
         grpc_api_stop(s->api, (uint64_t)s->options.shutdown_grace_ns);
     if (s->node != NULL && test_hold_enabled())
@@ -419,6 +486,9 @@ stop(struct server *s)
         object_close(s->store);
     if (s->plugin != NULL)
         plugin_unload(s->plugin);
+    if (s->http != NULL)
+        http_remove_metrics(s->http, listen_render_metrics);
+    listen_stop(s->listen);
     http_stop(s->http);
 }
 
@@ -485,7 +555,6 @@ server_run(int argc, char *const *argv, char *const *environment)
     log_configure((enum log_level)(LOG_LEVEL_ERROR + o->log_level),
                   o->log_format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
     umask(077);
-    raise_descriptor_limit();
     prepare_signals();
     LOG_INFO("starting", "version", T4_VERSION, "settings", o->changed, NULL);
     for (size_t i = 0; i < o->n_warnings; i++)

@@ -33,6 +33,18 @@ struct unit {
 
 /* --- numbers ------------------------------------------------------------------------ */
 
+const char *
+environment_value(char *const *environment, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (; *environment != NULL; environment++) {
+        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
+            return (*environment)[n + 1] != '\0' ? *environment + n + 1 : NULL;
+    }
+    return NULL;
+}
+
 bool
 value_parse_int(const char *text, int64_t *out)
 {
@@ -261,11 +273,13 @@ address_parse(const char *text, struct address *out)
     bool brackets = text[0] == '[';
     int64_t number;
 
-    *out = (struct address){0};
+    *out = (struct address){.fd = -1};
     if (strncmp(text, "unix:", 5) == 0)
         return parse_unix(text + 5, out);
+    if (strncmp(text, "http://", 7) == 0)
+        return address_parse(text + 7, out);
     if (strstr(text, "://") != NULL)
-        return "an address is wanted, not a URL: leave out what ends with //";
+        return "a URL begins with http:// or unix://; there is no TLS yet";
     if (brackets) {
         host++;
         end = strchr(host, ']');

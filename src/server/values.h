@@ -18,6 +18,9 @@
  */
 const char *flag_value(const char *name, int argc, char *const *argv, int *i);
 
+/* The value of a variable of "NAME=value" entries ended by NULL; NULL: not set, or empty. */
+const char *environment_value(char *const *environment, const char *name);
+
 /*
  * Each returns true and sets *out when all of `text` is such a value; false when it is
  * malformed or beyond 63 bits.  Range checks are the caller's.
@@ -43,9 +46,13 @@ struct address {
     bool is_unix;
     bool is_private;  /* loopback or unix socket: other machines do not reach it */
     bool is_wildcard; /* 0.0.0.0 or :: */
+    int fd;           /* of a socket that listens there already, or -1 */
 };
 
-/* NULL, or why `text` is no address: a few words that continue "... : ". */
+/*
+ * NULL, or why `text` is no address: a few words that continue "... : ".  The form of a URL,
+ * "http://host:port" and "unix://path", is taken, too.
+ */
 const char *address_parse(const char *text, struct address *out);
 /* "host:port", "[v6]:port" or "unix:/path". */
 void address_format(const struct address *a, char *out, size_t n);

@@ -20,9 +20,6 @@ struct node;
 
 struct grpc_api_options {
     struct node *node; /* stays the caller's; outlives the API */
-    /* "127.0.0.1:3379", "[::1]:0" (port 0: any that is free), "unix:/path"; at least one */
-    const char *const *listen;
-    size_t n_listen;
     uint32_t threads; /* polling threads, each with a completion queue; 1 to 64 */
 
     uint32_t max_request_bytes; /* of a write, as etcd counts it */
@@ -35,6 +32,8 @@ struct grpc_api_options {
     uint64_t keepalive_timeout_ns;  /* and closes it when no answer came by then */
     bool permit_without_stream;     /* clients may ping without an open stream */
 
+    uint32_t max_concurrent_streams; /* of one connection, told to clients; UINT32_MAX: any */
+
     /* Bounds over all connections; beyond them a call gets "too many requests" */
     uint32_t max_calls;          /* unary calls at work */
     uint32_t max_streams;        /* open watch and keepalive streams */
@@ -42,22 +41,17 @@ struct grpc_api_options {
     uint64_t max_response_bytes; /* of responses that clients have not taken yet */
 };
 
-/* Fills in the defaults (etcd's where etcd has one); node and listen are left to the caller. */
+/* Fills in the defaults (etcd's where etcd has one); node is left to the caller. */
 void grpc_api_options_default(struct grpc_api_options *o);
 
-/*
- * Binds all addresses and serves.  Errors name the address and the way out: BUSY (the port
- * is taken), INVALID (not an address of this machine, or not an address), DENIED (privileged
- * port), IO.
- */
-t4_status grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
-                         struct error *error);
+/* Serves the connections that it is given. */
+struct grpc_api *grpc_api_start(const struct grpc_api_options *o);
 
 /*
- * The i-th listen address as bound: a port 0 has become the real one.  NULL past the last.
- * Valid as long as the API.  Any thread.
+ * Takes over a connection on which the client has begun to speak HTTP/2, and of which nothing
+ * has been read.  Not after grpc_api_stop() has been called.  Any thread.
  */
-const char *grpc_api_address(const struct grpc_api *api, size_t i);
+void grpc_api_connect(struct grpc_api *api, int fd);
 
 /*
  * Polite stop: no new connections and calls; open streams end with "etcdserver: server

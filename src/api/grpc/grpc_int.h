@@ -1,7 +1,7 @@
 /*
  * grpc_int.h - what the files of api/grpc share.
  *
- *   server.c     the server's life: listeners, polling threads, stop; the core's log
+ *   server.c     the server's life: polling threads, connections, stop; the core's log
  *   methods.c    the table of methods
  *   call.c       unary calls: request slots, guards, answers
  *   decode.c     bytes -> protobuf-c message -> struct *_request; metadata
@@ -94,15 +94,14 @@ struct stream;
 #define METHODS_MAX 64
 
 struct grpc_api {
-    struct grpc_api_options options; /* [const after start] but listen, see address */
+    struct grpc_api_options options; /* [const after start] */
     struct node *node;
     struct metrics *metrics;
     grpc_server *core;
+    grpc_server_credentials *credentials; /* of connections: none is asked for */
     struct queue *queues;
     uint32_t n_queues;
     void *registered[METHODS_MAX]; /* the core's handles, in the order of the table */
-    char **address;
-    size_t n_address;
 
     struct mutex lock;
     struct condition changed; /* shut, drained, idle or n_streams */

@@ -1,5 +1,5 @@
 /*
- * server.c - the gRPC server's life: listeners, polling threads, the polite stop.
+ * server.c - the gRPC server's life: polling threads, connections, the polite stop.
  *
  * Each queue is one completion queue of the core and one thread that polls it; what the
  * handlers of one queue share (slots, spare calls, counts) belongs to that thread.  An answer
@@ -16,15 +16,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include <errno.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
+#include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/log.h>
 
@@ -52,6 +47,7 @@ grpc_api_options_default(struct grpc_api_options *o)
         .keepalive_interval_ns = 7200 * SECOND,
         .keepalive_timeout_ns = 20 * SECOND,
         .permit_without_stream = true,
+        .max_concurrent_streams = UINT32_MAX,
         .max_calls = 65536,
         .max_streams = 65536,
         .max_worker_jobs = 1024,
@@ -71,160 +67,12 @@ core_log(gpr_log_func_args *line)
         LOG_DEBUG("gRPC library", "text", line->message, NULL);
 }
 
-/* --- addresses ------------------------------------------------------------------------------ */
+/* --- connections ---------------------------------------------------------------------------- */
 
-static bool
-is_unix(const char *address)
+void
+grpc_api_connect(struct grpc_api *api, int fd)
 {
-    return strncmp(address, "unix:", 5) == 0 ||
-           strncmp(address, "unix-abstract:", 14) == 0;
-}
-
-/* Splits "host:port" and "[host]:port"; false: not of that form.  *host is freed. */
-static bool
-split_address(const char *address, char **host, unsigned *port)
-{
-    const char *colon = strrchr(address, ':'), *start = address, *end = colon;
-    char *rest;
-    unsigned long n;
-
-    if (colon == NULL || colon[1] < '0' || colon[1] > '9')
-        return false;
-    n = strtoul(colon + 1, &rest, 10);
-    if (*rest != 0 || n > 65535)
-        return false;
-    if (*start == '[') {
-        start++;
-        if (end[-1] != ']')
-            return false;
-        end--;
-    } else if (memchr(start, ':', (size_t)(end - start)) != NULL) {
-        return false; /* an IPv6 address without brackets */
-    }
-    *host = mem_strdup(start);
-    (*host)[end - start] = 0;
-    *port = (unsigned)n;
-    return true;
-}
-
-static t4_status
-bind_error(const char *address, int reason, struct error *error)
-{
-    t4_status status = T4_E_IO;
-    const char *hint = "";
-
-    switch (reason) {
-    case EADDRINUSE:
-        status = T4_E_BUSY;
-        hint =
-            "another program listens there: stop it, or choose another address or port";
-        break;
-    case EADDRNOTAVAIL:
-        status = T4_E_INVALID;
-        hint =
-            "this is not an address of this machine: choose one of its own, or 127.0.0.1";
-        break;
-    case EACCES:
-        status = T4_E_DENIED;
-        hint = "ports below 1024 need a privilege: choose a higher one";
-        break;
-    default: break;
-    }
-    error_set(error, status, "cannot listen on %s: %s", address, strerror(reason));
-    if (*hint != 0)
-        error_hint(error, "%s", hint);
-    return status;
-}
-
-/* 0, or the errno that says why nobody can listen there. */
-static int
-try_bind(const struct addrinfo *a)
-{
-    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, reason = 0;
-
-    if (fd < 0)
-        return errno;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0)
-        reason = errno;
-    close(fd);
-    return reason;
-}
-
-/*
- * The core says only in its log why it cannot bind; a socket of our own finds it out.  A name
- * may have several addresses: one that can be bound is enough, one that is taken is an error.
- */
-static t4_status
-probe_address(const char *address, struct error *error)
-{
-    struct addrinfo hints, *list, *a;
-    unsigned port;
-    char *host, service[16];
-    int reason, last = EADDRNOTAVAIL;
-    bool good = false, taken = false;
-
-    if (is_unix(address))
-        return T4_OK;
-    if (!split_address(address, &host, &port)) {
-        error_set(error, T4_E_INVALID, "cannot listen on \"%s\": not an address",
-                  address);
-        return error_hint(error, "write HOST:PORT with a port of 0 to 65535, for example "
-                                 "127.0.0.1:3379 or [::1]:3379");
-    }
-    memset(&hints, 0, sizeof hints);
-    hints.ai_flags = AI_PASSIVE;
-    hints.ai_socktype = SOCK_STREAM;
-    snprintf(service, sizeof service, "%u", port);
-    reason = getaddrinfo(*host != 0 ? host : NULL, service, &hints, &list);
-    mem_free(host);
-    if (reason != 0) {
-        error_set(error, T4_E_INVALID, "cannot listen on %s: %s", address,
-                  gai_strerror(reason));
-        return error_hint(error, "check the host's name");
-    }
-    for (a = list; a != NULL; a = a->ai_next) {
-        reason = try_bind(a);
-        good = good || reason == 0;
-        taken = taken || reason == EADDRINUSE;
-        if (reason != 0)
-            last = reason;
-    }
-    freeaddrinfo(list);
-    if (taken)
-        return bind_error(address, EADDRINUSE, error);
-    return good ? T4_OK : bind_error(address, last, error);
-}
-
-/* Binds one address; its port is then known. */
-static t4_status
-listen_on(struct grpc_api *api, const char *address, grpc_server_credentials *credentials,
-          struct error *error)
-{
-    t4_status status = probe_address(address, error);
-    char text[300];
-    int port;
-
-    if (status != T4_OK)
-        return status;
-    port = grpc_server_add_http2_port(api->core, address, credentials);
-    if (port == 0) {
-        error_set(error, T4_E_IO, "cannot listen on %s", address);
-        return error_hint(error, "the reason stands in the log above");
-    }
-    if (is_unix(address))
-        snprintf(text, sizeof text, "%s", address);
-    else
-        snprintf(text, sizeof text, "%.*s:%d", (int)(strrchr(address, ':') - address),
-                 address, port);
-    api->address[api->n_address++] = mem_strdup(text);
-    return T4_OK;
-}
-
-const char *
-grpc_api_address(const struct grpc_api *api, size_t i)
-{
-    return i < api->n_address ? api->address[i] : NULL;
+    grpc_server_add_channel_from_fd(api->core, fd, api->credentials);
 }
 
 /* --- queues --------------------------------------------------------------------------------- */
@@ -427,8 +275,6 @@ create_core(const struct grpc_api_options *o)
     grpc_arg list[] = {
         integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
         integer(GRPC_ARG_HTTP2_BDP_PROBE, 0),
-        integer(GRPC_ARG_ALLOW_REUSEPORT,
-                0), /* a second server must not share the port */
         integer(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
         integer(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
                 core_receive_limit(o->max_request_bytes)),
@@ -439,8 +285,11 @@ create_core(const struct grpc_api_options *o)
                                                 ? INT32_MAX
                                                 : milliseconds(o->keepalive_interval_ns)),
         integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(o->keepalive_timeout_ns)),
+        /* Last: beyond what the core can be told it has no bound, which is what that means. */
+        integer(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)o->max_concurrent_streams),
     };
-    grpc_channel_args args = {sizeof list / sizeof list[0], list};
+    size_t n = sizeof list / sizeof list[0];
+    grpc_channel_args args = {o->max_concurrent_streams > INT32_MAX ? n - 1 : n, list};
 
     return grpc_server_create(&args, NULL);
 }
@@ -457,7 +306,7 @@ on_shut(struct tag *tag, bool ok)
     mutex_unlock(&api->lock);
 }
 
-/* Frees what grpc_api_start() made; the core is shut, or has never had a listener. */
+/* Frees what grpc_api_start() made; the core is shut. */
 static void
 destroy(struct grpc_api *api)
 {
@@ -470,29 +319,23 @@ destroy(struct grpc_api *api)
     for (uint32_t i = 0; i < api->n_queues; i++)
         grpc_completion_queue_destroy(api->queues[i].core);
     grpc_shutdown_blocking();
-    for (size_t i = 0; i < api->n_address; i++)
-        mem_free(api->address[i]);
-    mem_free(api->address);
+    grpc_server_credentials_release(api->credentials);
     mem_free(api->queues);
     condition_destroy(&api->changed);
     mutex_destroy(&api->lock);
     mem_free(api);
 }
 
-t4_status
-grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
-               struct error *error)
+struct grpc_api *
+grpc_api_start(const struct grpc_api_options *o)
 {
     struct grpc_api *api = mem_zalloc(sizeof *api);
-    grpc_server_credentials *credentials;
-    t4_status status = T4_OK;
 
     gpr_set_log_function(core_log);
     grpc_init();
     gpr_set_log_verbosity(log_enabled(LOG_LEVEL_DEBUG) ? GPR_LOG_SEVERITY_INFO
                                                        : GPR_LOG_SEVERITY_ERROR);
     api->options = *o;
-    api->options.listen = NULL;
     api->node = o->node;
     api->metrics = node_metrics(o->node);
     api->on_shut.run = on_shut;
@@ -500,7 +343,6 @@ grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
     condition_init(&api->changed);
     api->n_queues = o->threads < 1 ? 1 : o->threads > 64 ? 64 : o->threads;
     api->queues = mem_zalloc(api->n_queues * sizeof *api->queues);
-    api->address = mem_zalloc((o->n_listen + 1) * sizeof *api->address);
     api->core = create_core(o);
     for (uint32_t i = 0; i < api->n_queues; i++) {
         api->queues[i].api = api;
@@ -513,27 +355,14 @@ grpc_api_start(const struct grpc_api_options *o, struct grpc_api **out,
             methods[i].kind != NULL ? GRPC_SRM_PAYLOAD_NONE
                                     : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
             0);
-    credentials = grpc_insecure_server_credentials_create();
-    for (size_t i = 0; i < o->n_listen && status == T4_OK; i++)
-        status = listen_on(api, o->listen[i], credentials, error);
-    grpc_server_credentials_release(credentials);
-    if (status != T4_OK)
-        goto fail_listen;
-
+    api->credentials = grpc_insecure_server_credentials_create();
     node_on_lead_change(api->node, lead_changed, api);
     grpc_server_start(api->core);
     for (uint32_t i = 0; i < api->n_queues; i++) {
         post_slots(&api->queues[i]);
         thread_start(&api->queues[i].thread, "t4-grpc", poll_main, &api->queues[i]);
     }
-    *out = api;
-    return T4_OK;
-
-fail_listen:
-    /* No thread polls yet: destroy() runs the event of the shutdown. */
-    grpc_server_shutdown_and_notify(api->core, api->queues[0].core, &api->on_shut);
-    destroy(api);
-    return status;
+    return api;
 }
 
 /* --- stop ----------------------------------------------------------------------------------- */

@@ -16,12 +16,14 @@
 
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
+#include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/http/probes.h"
 #include "api/http/process.h"
 #include "api/http/status.h"
 #include "base/buffer.h"
@@ -33,38 +35,36 @@
 #define MAX_CONNECTIONS 64u
 #define CONNECTION_BYTES ((size_t)16 << 10) /* head of the request and of the answer */
 #define IDLE_SECONDS 10u
-#define BACKLOG 64
 #define REASON_BYTES 256
+#define MORE_METRICS 4
 
-struct http_server {
+/*
+ * Connections of one kind.  Their number is bounded here: libmicrohttpd 0.9.75 locks itself up
+ * when a connection that it is given exceeds its own limit.
+ */
+struct pool {
     struct MHD_Daemon *daemon;
-    struct mutex lock;
-    enum http_state state;     /* [lock] */
-    char reason[REASON_BYTES]; /* [lock] */
-    char shown[600];           /* [lock] a reason made of the node's state */
-    struct node *node;         /* [lock] may be NULL */
+    _Atomic uint32_t n;
 };
 
-static const char *const state_text[] = {"starting", "ready", "degraded", "stopping",
-                                         "not leading"};
+struct http_server {
+    struct pool of_probes, of_clients;
+    struct mutex lock;
+    enum http_state state;       /* [lock] */
+    char reason[REASON_BYTES];   /* [lock] */
+    char shown[600];             /* [lock] a reason made of the node's state */
+    struct node *node;           /* [lock] may be NULL */
+    struct probe_counts *counts; /* [lock] */
+    struct {
+        http_render *render;
+        void *arg;
+    } more[MORE_METRICS]; /* [lock] */
+};
 
 static void
 append(struct buffer *out, const char *text)
 {
     buffer_append(out, text, strlen(text));
-}
-
-/* A JSON string; reasons are our own words, so only what JSON itself asks for is escaped. */
-static void
-append_json(struct buffer *out, const char *text)
-{
-    append(out, "\"");
-    for (; *text != '\0'; text++) {
-        if (*text == '"' || *text == '\\')
-            buffer_append_u8(out, '\\');
-        buffer_append_u8(out, (unsigned char)*text < ' ' ? ' ' : (uint8_t)*text);
-    }
-    append(out, "\"");
 }
 
 /* --- pages -------------------------------------------------------------------------- */
@@ -100,7 +100,7 @@ state_now(struct http_server *s, const char **reason, bool *nospace)
 }
 
 static unsigned
-page_live(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
+page_alive(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
 {
     (void)s;
     (void)c;
@@ -108,48 +108,57 @@ page_live(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
     return MHD_HTTP_OK;
 }
 
-static unsigned
-page_ready(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
-{
-    const char *reason;
-    bool nospace;
-    enum http_state state = state_now(s, &reason, &nospace);
+struct exclusion {
+    const char *name;
+    bool found;
+};
 
-    (void)c;
-    if (state == HTTP_READY) {
-        append(out, "ok\n");
-        return MHD_HTTP_OK;
-    }
-    append(out, state_text[state]);
-    if (reason[0] != '\0') {
-        append(out, ": ");
-        append(out, reason);
-    }
-    append(out, "\n");
-    return state == HTTP_DEGRADED ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+static enum MHD_Result
+look_for_exclusion(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+    struct exclusion *e = arg;
+
+    (void)kind;
+    e->found = e->found || (strcmp(key, "exclude") == 0 && value != NULL &&
+                            strcmp(value, e->name) == 0);
+    return e->found ? MHD_NO : MHD_YES;
 }
 
-/* etcd's: an alarm makes it unhealthy unless ?exclude= names it. */
-static unsigned
-page_health(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
+static bool
+is_excluded(void *connection, const char *name)
 {
-    const char *exclude =
-        MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "exclude");
-    const char *reason;
-    bool nospace;
-    enum http_state state = state_now(s, &reason, &nospace);
-    char text[REASON_BYTES + 32];
+    struct exclusion e = {name, false};
 
-    text[0] = '\0';
-    if (state == HTTP_STARTING || state == HTTP_STOPPING || state == HTTP_NOT_LEADING)
-        snprintf(text, sizeof text, "%s: %s", state_text[state], reason);
-    else if (nospace && (exclude == NULL || strcmp(exclude, "NOSPACE") != 0))
-        snprintf(text, sizeof text, "ALARM NOSPACE");
-    append(out, text[0] == '\0' ? "{\"health\":\"true\",\"reason\":"
-                                : "{\"health\":\"false\",\"reason\":");
-    append_json(out, text);
-    append(out, "}\n");
-    return text[0] == '\0' ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
+    MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, look_for_exclusion, &e);
+    return e.found;
+}
+
+static enum MHD_Result
+look_for_verbose(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+    (void)kind;
+    (void)value; /* ?verbose has none */
+    if (strcmp(key, "verbose") == 0)
+        *(bool *)arg = true;
+    return MHD_YES;
+}
+
+/* With the lock held. */
+static unsigned
+answer_probe(struct http_server *s, struct MHD_Connection *c, const char *path,
+             struct buffer *out)
+{
+    const char *serializable =
+        MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, "serializable");
+    struct probe_query query = {.serializable = serializable != NULL &&
+                                                strcmp(serializable, "true") == 0,
+                                .excludes = is_excluded,
+                                .arg = c};
+    struct probe_view view = {0};
+
+    MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, look_for_verbose, &query.verbose);
+    view.state = state_now(s, &view.reason, &view.nospace);
+    return probe_answer(path, &view, &query, s->counts, out);
 }
 
 static unsigned
@@ -158,7 +167,7 @@ page_version(struct http_server *s, struct MHD_Connection *c, struct buffer *out
     (void)s;
     (void)c;
     append(out, "{\"etcdserver\":\"" NODE_ETCD_VERSION "\",\"etcdcluster\":\"3.6.0\","
-                "\"storage\":\"3.6.0\"}\n");
+                "\"storage\":\"3.6.0\"}");
     return MHD_HTTP_OK;
 }
 
@@ -179,6 +188,10 @@ page_metrics(struct http_server *s, struct MHD_Connection *c, struct buffer *out
     append(out, state == HTTP_READY || state == HTTP_DEGRADED ? "t4_ready 1\n"
                                                               : "t4_ready 0\n");
     process_render(out);
+    probe_render_metrics(s->counts, out);
+    for (size_t i = 0; i < MORE_METRICS; i++)
+        if (s->more[i].render != NULL)
+            s->more[i].render(s->more[i].arg, out);
     if (s->node != NULL) {
         node_refresh_metrics(s->node);
         metrics_render(node_metrics(s->node), out);
@@ -204,18 +217,26 @@ page_status(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
 #define TEXT "text/plain; charset=utf-8"
 #define JSON "application/json"
 
+/* The probes of etcd (probes.c) are not in the table. */
 static const struct page {
     const char *path, *type;
     unsigned (*render)(struct http_server *, struct MHD_Connection *, struct buffer *);
+    bool is_etcds; /* answers GET alone, as there */
 } pages[] = {
-    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", page_metrics},
-    {"/healthz", TEXT, page_live},
-    {"/livez", TEXT, page_live},
-    {"/readyz", TEXT, page_ready},
-    {"/health", JSON, page_health},
-    {"/version", JSON, page_version},
-    {"/status", JSON, page_status},
+    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", page_metrics, false},
+    {"/healthz", TEXT, page_alive, false},
+    {"/version", JSON, page_version, true},
+    {"/status", JSON, page_status, false},
 };
+
+static const struct page *
+page_of(const char *path)
+{
+    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++)
+        if (strcmp(path, pages[i].path) == 0)
+            return &pages[i];
+    return NULL;
+}
 
 /* --- requests ----------------------------------------------------------------------- */
 
@@ -247,30 +268,6 @@ respond_text(struct MHD_Connection *c, unsigned status, const char *allow,
     return respond(c, status, TEXT, allow, text, strlen(text));
 }
 
-/* What is wrong with the request's head is said at once, before any body is read. */
-static enum MHD_Result
-check_head(struct MHD_Connection *c, const char *method, bool *answered)
-{
-    const char *length =
-        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    const char *coding = MHD_lookup_connection_value(c, MHD_HEADER_KIND,
-                                                     MHD_HTTP_HEADER_TRANSFER_ENCODING);
-
-    *answered = true;
-    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 &&
-        strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
-        return respond_text(
-            c, MHD_HTTP_METHOD_NOT_ALLOWED, "GET, HEAD",
-            "405 method not allowed: only GET and HEAD are answered here\n");
-    }
-    if (coding != NULL || (length != NULL && strcmp(length, "0") != 0)) {
-        return respond_text(c, MHD_HTTP_BAD_REQUEST, NULL,
-                            "400 bad request: no page here takes a body\n");
-    }
-    *answered = false;
-    return MHD_YES;
-}
-
 static enum MHD_Result
 respond_not_found(struct MHD_Connection *c)
 {
@@ -282,10 +279,36 @@ respond_not_found(struct MHD_Connection *c)
         append(&text, " ");
         append(&text, pages[i].path);
     }
-    append(&text, "\n");
+    append(&text, " /health /livez /readyz\n");
     result = respond(c, MHD_HTTP_NOT_FOUND, TEXT, NULL, text.data, text.len);
     buffer_free(&text);
     return result;
+}
+
+/* What is wrong with the request's head is said at once, before any body is read. */
+static enum MHD_Result
+check_head(struct MHD_Connection *c, const char *path, const char *method, bool *answered)
+{
+    const struct page *page = page_of(path);
+    bool etcds = page == NULL || page->is_etcds;
+    const char *length =
+        MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *coding = MHD_lookup_connection_value(c, MHD_HEADER_KIND,
+                                                     MHD_HTTP_HEADER_TRANSFER_ENCODING);
+
+    *answered = true;
+    if (page == NULL && !probe_is_path(path))
+        return respond_not_found(c);
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 &&
+        (etcds || strcmp(method, MHD_HTTP_METHOD_HEAD) != 0))
+        return respond_text(c, MHD_HTTP_METHOD_NOT_ALLOWED, etcds ? "GET" : "GET, HEAD",
+                            "Method Not Allowed\n");
+    if (coding != NULL || (length != NULL && strcmp(length, "0") != 0)) {
+        return respond_text(c, MHD_HTTP_BAD_REQUEST, NULL,
+                            "400 bad request: no page here takes a body\n");
+    }
+    *answered = false;
+    return MHD_YES;
 }
 
 /*
@@ -298,6 +321,7 @@ answer(void *arg, struct MHD_Connection *c, const char *url, const char *method,
 {
     static int seen;
     struct http_server *s = arg;
+    const struct page *page = page_of(url);
     struct buffer out = {0};
     enum MHD_Result result;
     unsigned status;
@@ -308,24 +332,20 @@ answer(void *arg, struct MHD_Connection *c, const char *url, const char *method,
         bool answered;
 
         *request = &seen;
-        result = check_head(c, method, &answered);
+        result = check_head(c, url, method, &answered);
         if (answered || result == MHD_NO)
             return result;
         return MHD_YES;
     }
     if (*body_bytes != 0)
         return MHD_NO; /* a body that the head did not announce: close */
-    for (size_t i = 0; i < sizeof pages / sizeof pages[0]; i++) {
-        if (strcmp(url, pages[i].path) != 0)
-            continue;
-        mutex_lock(&s->lock);
-        status = pages[i].render(s, c, &out);
-        mutex_unlock(&s->lock);
-        result = respond(c, status, pages[i].type, NULL, out.data, out.len);
-        buffer_free(&out);
-        return result;
-    }
-    return respond_not_found(c);
+    mutex_lock(&s->lock);
+    status = page != NULL ? page->render(s, c, &out) : answer_probe(s, c, url, &out);
+    mutex_unlock(&s->lock);
+    result =
+        respond(c, status, page != NULL ? page->type : TEXT, NULL, out.data, out.len);
+    buffer_free(&out);
+    return result;
 }
 
 /* --- start and stop ----------------------------------------------------------------- */
@@ -348,93 +368,67 @@ library_log(void *arg, const char *format, va_list ap)
     LOG_DEBUG("metrics and health", "library", text, NULL);
 }
 
-static t4_status
-listen_failed(const struct http_options *o, const char *what, int error_number,
-              struct error *error)
+static void
+on_connection(void *pool, struct MHD_Connection *c, void **context,
+              enum MHD_ConnectionNotificationCode what)
 {
-    t4_status status = error_number == EADDRINUSE ? T4_E_BUSY
-                       : error_number == EACCES   ? T4_E_DENIED
-                                                  : T4_E_IO;
-
-    error_set(error, status, "cannot listen on %s%s%s:%s for metrics and health: %s: %s",
-              strchr(o->host, ':') != NULL ? "[" : "", o->host,
-              strchr(o->host, ':') != NULL ? "]" : "", o->port, what,
-              strerror(error_number));
-    return error_hint(error,
-                      "choose a free address of this machine with --metrics-addr, or "
-                      "switch it off with --metrics-addr=off");
+    (void)c;
+    (void)context;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED)
+        atomic_fetch_sub(&((struct pool *)pool)->n, 1);
 }
 
-static t4_status
-listen_on(const struct http_options *o, int *out, struct error *error)
+static void
+start_pool(struct http_server *s, struct pool *pool)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *found;
-    int r = getaddrinfo(o->host, o->port, &hints, &found), fd, on = 1, error_number;
-    const char *what = "socket";
-
-    if (r != 0) {
-        error_set(error, T4_E_INVALID,
-                  "cannot listen on %s:%s for metrics and health: %s", o->host, o->port,
-                  gai_strerror(r));
-        return error_hint(error,
-                          "give --metrics-addr an address of this machine, or \"off\"");
-    }
-    fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        goto fail_found;
-    what = "bind";
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0)
-        goto fail_socket;
-    what = "listen";
-    if (listen(fd, BACKLOG) != 0)
-        goto fail_socket;
-    freeaddrinfo(found);
-    *out = fd;
-    return T4_OK;
-
-fail_socket:
-    error_number = errno;
-    close(fd);
-    errno = error_number;
-fail_found:
-    error_number = errno;
-    freeaddrinfo(found);
-    return listen_failed(o, what, error_number, error);
+    pool->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG |
+            MHD_USE_NO_LISTEN_SOCKET,
+        0, NULL, NULL, answer, s, MHD_OPTION_EXTERNAL_LOGGER, library_log, NULL,
+        MHD_OPTION_CONNECTION_LIMIT, 2 * MAX_CONNECTIONS, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, pool, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
 }
 
 t4_status
-http_start(const struct http_options *options, struct http_server **out,
-           struct error *error)
+http_start(struct http_server **out, struct error *error)
 {
-    struct http_server *s;
-    t4_status status;
-    int fd = -1;
+    struct http_server *s = mem_zalloc(sizeof *s);
 
     *out = NULL;
-    status = listen_on(options, &fd, error);
-    if (status != T4_OK)
-        return status;
-    s = mem_zalloc(sizeof *s);
     mutex_init(&s->lock);
-    s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        answer, s, MHD_OPTION_EXTERNAL_LOGGER, library_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, MAX_CONNECTIONS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES,
-        MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_END);
-    if (s->daemon == NULL) {
-        close(fd);
-        mutex_destroy(&s->lock);
-        mem_free(s);
+    s->counts = probe_counts_new();
+    start_pool(s, &s->of_probes);
+    start_pool(s, &s->of_clients);
+    if (s->of_probes.daemon == NULL || s->of_clients.daemon == NULL) {
         error_set(error, T4_E_IO, "the HTTP library does not start: %s", strerror(errno));
-        return error_hint(error,
-                          "free descriptors or threads, or use --metrics-addr=off");
+        http_stop(s);
+        return error_hint(error, "raise the limit of open files or of threads");
     }
     *out = s;
     return T4_OK;
+}
+
+void
+http_add_connection(struct http_server *s, bool of_client, int fd)
+{
+    struct pool *pool = of_client ? &s->of_clients : &s->of_probes;
+    struct sockaddr_storage peer = {0};
+    socklen_t n = sizeof peer;
+
+    if (atomic_fetch_add(&pool->n, 1) >= MAX_CONNECTIONS) {
+        atomic_fetch_sub(&pool->n, 1);
+        close(fd);
+        return;
+    }
+
+    /* A unix socket has no address, and the library wants one. */
+    if (getpeername(fd, (struct sockaddr *)&peer, &n) != 0 || peer.ss_family == AF_UNIX) {
+        peer.ss_family = AF_INET;
+        n = sizeof(struct sockaddr_in);
+    }
+    if (MHD_add_connection(pool->daemon, fd, (struct sockaddr *)&peer, n) != MHD_YES)
+        atomic_fetch_sub(&pool->n, 1); /* it is closed */
 }
 
 void
@@ -455,11 +449,39 @@ http_set_node(struct http_server *s, struct node *node)
 }
 
 void
+http_add_metrics(struct http_server *s, http_render *render, void *arg)
+{
+    mutex_lock(&s->lock);
+    for (size_t i = 0; i < MORE_METRICS; i++) {
+        if (s->more[i].render == NULL) {
+            s->more[i].render = render;
+            s->more[i].arg = arg;
+            break;
+        }
+    }
+    mutex_unlock(&s->lock);
+}
+
+void
+http_remove_metrics(struct http_server *s, http_render *render)
+{
+    mutex_lock(&s->lock);
+    for (size_t i = 0; i < MORE_METRICS; i++)
+        if (s->more[i].render == render)
+            s->more[i].render = NULL;
+    mutex_unlock(&s->lock);
+}
+
+void
 http_stop(struct http_server *s)
 {
     if (s == NULL)
         return;
-    MHD_stop_daemon(s->daemon); /* closes the listening socket, too */
+    if (s->of_clients.daemon != NULL)
+        MHD_stop_daemon(s->of_clients.daemon);
+    if (s->of_probes.daemon != NULL)
+        MHD_stop_daemon(s->of_probes.daemon);
+    probe_counts_free(s->counts);
     mutex_destroy(&s->lock);
     mem_free(s);
 }
