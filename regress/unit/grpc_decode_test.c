@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 
 #include "api/grpc/grpc_int.h"
 #include "base/buffer.h"
@@ -339,6 +340,10 @@ test_filters_packed_or_not(void **state)
 
 /* --- metadata --------------------------------------------------------------------------------- */
 
+static struct grpc_api api;
+static struct queue queue = {
+    .api = &api, .versions = {{VERSION_OTHER, {0}}}, .n_versions = 1};
+
 static enum etcd_error
 check_one(const char *key, const char *value)
 {
@@ -346,7 +351,34 @@ check_one(const char *key, const char *value)
                        .value = grpc_slice_from_static_string(value)};
     grpc_metadata_array list = {1, 1, &m};
 
-    return check_metadata(&list, NULL, NULL);
+    return check_metadata(&list, &queue, false, NULL);
+}
+
+/* A client may say anything: labels stay few, short and printable. */
+static void
+test_versions(void **state)
+{
+    char version[16];
+    uint64_t others = atomic_load(&queue.versions[0].n[0]);
+
+    (void)state;
+    check_one("client-api-version", "3.6.4");
+    check_one("client-api-version", "3.6.4");
+    check_one("user-agent", "x");
+    assert_int_equal(queue.n_versions, 3);
+    assert_string_equal(queue.versions[1].name, "3.6.4");
+    assert_int_equal(queue.versions[1].n[0], 2);
+    assert_string_equal(queue.versions[2].name, "unknown");
+    check_one("client-api-version", "3.6\"} 1\n");
+    check_one("client-api-version", "a-version-of-twenty-four");
+    check_one("client-api-version", "");
+    assert_int_equal(queue.n_versions, 3);
+    for (int i = 0; i < 30; i++) {
+        snprintf(version, sizeof version, "4.%d", i);
+        check_one("client-api-version", version);
+    }
+    assert_int_equal(queue.n_versions, VERSIONS_MAX);
+    assert_int_equal(queue.versions[0].n[0], others + 3 + 30 - (VERSIONS_MAX - 3));
 }
 
 static void
@@ -441,6 +473,7 @@ main(void)
         cmocka_unit_test(test_empty_operations_are_bounded),
         cmocka_unit_test(test_malformed_is_refused),
         cmocka_unit_test(test_filters_packed_or_not),
+        cmocka_unit_test(test_versions),
         cmocka_unit_test(test_metadata),
         cmocka_unit_test(test_message_takes_a_chain),
     };

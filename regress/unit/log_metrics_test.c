@@ -270,8 +270,10 @@ every_metric_is_rendered(void **state)
         const char *name, *kind;
     } all[] = {
 #define METRIC(id, kind, name, labels, help) {name, #kind},
+#define ALIAS METRIC
 #include "base/metrics.tbl"
 #undef METRIC
+#undef ALIAS
     };
     struct metrics *m = new_metrics();
     char *text = render(m), line[256];

@@ -20,12 +20,16 @@
 enum kind { KIND_counter, KIND_gauge, KIND_histogram };
 
 static const struct {
+    enum metric id; /* whose value it is */
     const char *name, *labels, *help;
     enum kind kind;
 } metric_table[] = {
-#define METRIC(id, kind, name, labels, help) {name, labels, help, KIND_##kind},
+#define METRIC(id, kind, name, labels, help)                                             \
+    {METRIC_##id, name, labels, help, KIND_##kind},
+#define ALIAS METRIC
 #include "base/metrics.tbl"
 #undef METRIC
+#undef ALIAS
 };
 
 #define FIRST_BUCKET_NS UINT64_C(1000000)
@@ -90,7 +94,8 @@ metrics_render(const struct metrics *m, struct buffer *out)
     static const char *const kind_text[] = {"counter", "gauge", "histogram"};
     const char *last = "";
 
-    for (int i = 0; i < METRIC_COUNT; i++) {
+    for (size_t i = 0; i < sizeof metric_table / sizeof metric_table[0]; i++) {
+        enum metric id = metric_table[i].id;
         const char *name = metric_table[i].name, *labels = metric_table[i].labels;
 
         if (strcmp(name, last) != 0) {
@@ -99,9 +104,8 @@ metrics_render(const struct metrics *m, struct buffer *out)
             last = name;
         }
         if (metric_table[i].kind == KIND_histogram)
-            render_histogram(&m->histogram[i], name, labels, out);
+            render_histogram(&m->histogram[id], name, labels, out);
         else
-            append(out, "%s%s %" PRId64 "\n", name, labels,
-                   metric_get(m, (enum metric)i));
+            append(out, "%s%s %" PRId64 "\n", name, labels, metric_get(m, id));
     }
 }

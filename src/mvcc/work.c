@@ -18,7 +18,8 @@
 #include "mvcc/mvcc_int.h"
 
 #define SLICE_BYTES (4u * 1024 * 1024)
-#define COMPACT_SCAN 20000u /* records looked at per slice of a compaction */
+#define SLOW_NS UINT64_C(100000000) /* what etcd calls a slow apply: 100 ms */
+#define COMPACT_SCAN 20000u         /* records looked at per slice of a compaction */
 
 /* --- a slice's operations --------------------------------------------------------------- */
 
@@ -108,9 +109,19 @@ mvcc_slice_write_unsynced(struct mvcc *m, uint64_t flushed, struct error *error)
 t4_status
 mvcc_slice_write(struct mvcc *m, uint64_t flushed, struct error *error)
 {
+    struct env *env = m->options.env;
+    uint64_t begin = env->boot_ns(env->state), took;
     t4_status status = mvcc_slice_write_unsynced(m, flushed, error);
 
-    return status == T4_OK ? engine_sync(m->options.engine, error) : status;
+    if (status == T4_OK)
+        status = engine_sync(m->options.engine, error);
+    if (m->options.metrics == NULL)
+        return status;
+    took = env->boot_ns(env->state) - begin;
+    metric_observe(m->options.metrics, METRIC_ENGINE_COMMIT, took);
+    if (took > SLOW_NS)
+        metric_add(m->options.metrics, METRIC_SLOW_APPLY, 1);
+    return status;
 }
 
 /* --- flush -------------------------------------------------------------------------------- */

@@ -655,11 +655,13 @@ node_hold_sync(struct node *n, bool hold)
 
 /* Answers everything on a list with `error`. */
 static void
-refuse_all(struct node_request *r, enum etcd_error error)
+refuse_all(struct node *n, struct node_request *r, enum etcd_error error)
 {
     while (r != NULL) {
         struct node_request *next = r->next;
 
+        if (error == ETCD_UNKNOWN_OUTCOME)
+            metric_add(&n->metrics, METRIC_PROPOSALS_FAILED, 1);
         chain_free(&r->response);
         r->error = error;
         r->done(r);
@@ -689,7 +691,7 @@ commit_stop(struct node *n)
     condition_signal(&n->log.filled);
     mutex_unlock(&n->log.lock);
     thread_join(&n->sync_thread);
-    refuse_all(queued, ETCD_STOPPED); /* certainly not applied */
+    refuse_all(n, queued, ETCD_STOPPED); /* certainly not applied */
 }
 
 /* Everything that waits, whatever for.  [publish.lock] */
@@ -714,7 +716,7 @@ commit_refuse(struct node *n)
     mutex_lock(&n->publish.lock);
     waiting = take_all_waiting(n);
     mutex_unlock(&n->publish.lock);
-    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME); /* evaluated, but log or store failed */
+    refuse_all(n, waiting, ETCD_UNKNOWN_OUTCOME); /* evaluated, but log or store failed */
 }
 
 void
@@ -726,7 +728,7 @@ commit_depose(struct node *n)
     n->publish.deposed = true;
     waiting = take_all_waiting(n);
     mutex_unlock(&n->publish.lock);
-    refuse_all(waiting, ETCD_UNKNOWN_OUTCOME);
+    refuse_all(n, waiting, ETCD_UNKNOWN_OUTCOME);
 }
 
 void

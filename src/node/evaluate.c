@@ -188,6 +188,29 @@ answer(struct node *n, struct node_request *r, enum etcd_error error, bool logge
 
 /* --- keys --------------------------------------------------------------------------------------- */
 
+/* [commit role] */
+static void
+count_mutations(struct node *n, const struct effects *f)
+{
+    int64_t puts = 0, deletes = 0, bytes = 0;
+
+    for (size_t i = 0; i < f->n; i++) {
+        const struct mutation *m = &f->mutation[i];
+
+        if (m->space != SPACE_KEYS)
+            continue;
+        if (m->flags & MUTATION_TOMBSTONE) {
+            deletes++;
+            continue;
+        }
+        puts++;
+        bytes += (int64_t)(m->key.len + m->value.len);
+    }
+    metric_add_alone(&n->metrics, METRIC_PUTS, puts);
+    metric_add_alone(&n->metrics, METRIC_PUT_BYTES, bytes);
+    metric_add_alone(&n->metrics, METRIC_DELETES, deletes);
+}
+
 static void
 evaluate_keys(struct node *n, struct node_request *r)
 {
@@ -222,6 +245,8 @@ evaluate_keys(struct node *n, struct node_request *r)
         f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
     if (error == ETCD_OK && f.new_revision)
         error = apply(n, &f);
+    if (error == ETCD_OK && f.new_revision)
+        count_mutations(n, &f);
     mvcc_read_end(&reader);
     answer(n, r, error, f.new_revision);
 }
@@ -318,6 +343,7 @@ evaluate_grant(struct node *n, struct node_request *r)
     }
     if (error == ETCD_OK) {
         lease_add(n->leases, id, ttl, ttl, boot_ns(n))->release_index = n->index;
+        metric_add_alone(&n->metrics, METRIC_LEASES_GRANTED, 1);
         r->lease_grant.id = id;
         r->evaluated_ns = boot_ns(n);
         wire_header_field(&r->response, 1, &header);
@@ -350,9 +376,13 @@ revoke(struct node *n, struct lease *l)
         f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
         error = apply(n, &f);
     }
-    mvcc_read_end(&reader);
     if (error == ETCD_OK)
+        count_mutations(n, &f);
+    mvcc_read_end(&reader);
+    if (error == ETCD_OK) {
         lease_remove(n->leases, l);
+        metric_add_alone(&n->metrics, METRIC_LEASES_REVOKED, 1);
+    }
     return error;
 }
 
@@ -406,6 +436,7 @@ evaluate_keepalive(struct node *n, struct node_request *r)
     }
     if (error == ETCD_OK && l != NULL) {
         lease_renew(n->leases, l, now);
+        metric_add_alone(&n->metrics, METRIC_LEASES_RENEWED, 1);
         l->release_index = n->index;
         ttl = l->ttl;
     }

@@ -159,6 +159,7 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     if (status == T4_OK) {
         start_clock(n);
         atomic_store(&n->leading, n->lead == NULL);
+        metric_set(&n->metrics, METRIC_LEADER_CHANGES, n->lead == NULL);
     }
     if (status == T4_OK && n->lead != NULL)
         status = lead_start(n, error);
@@ -213,6 +214,7 @@ node_set_leading(struct node *n, bool leading)
 {
     mutex_lock(&n->lead_change.lock);
     atomic_store(&n->leading, leading);
+    metric_add(&n->metrics, METRIC_LEADER_CHANGES, 1);
     if (n->lead_change.fn != NULL)
         n->lead_change.fn(n->lead_change.arg);
     mutex_unlock(&n->lead_change.lock);
@@ -437,7 +439,8 @@ node_when_proven(struct node *n, struct leadership_wait *w)
     return n->lead != NULL && leadership_when_proven(n->lead, w);
 }
 
-static void
+/* Returns how many entries wait to be acknowledged until the store has them. */
+static int64_t
 refresh_store_metrics(struct node *n)
 {
     struct leadership_view v;
@@ -450,6 +453,7 @@ refresh_store_metrics(struct node *n)
         v.synced_index > v.object_index ? (int64_t)(v.synced_index - v.object_index) : 0);
     metric_set(m, METRIC_STORE_LAG_BYTES, (int64_t)v.waiting_bytes);
     metric_set(m, METRIC_STORE_LAG_MS, (int64_t)(v.waiting_ns / 1000000));
+    return n->options.commit_rule == RULE_OBJECT ? metric_get(m, METRIC_STORE_LAG) : 0;
 }
 
 void
@@ -457,6 +461,8 @@ node_refresh_metrics(struct node *n)
 {
     struct snapshot now = commit_published(n);
     struct metrics *m = &n->metrics;
+    struct t4_engine_stats stats = {.size = sizeof stats};
+    int64_t waiting = 0;
     uint32_t queued;
 
     mutex_lock(&n->queue.lock);
@@ -467,7 +473,14 @@ node_refresh_metrics(struct node *n)
     metric_set(m, METRIC_INDEX, (int64_t)now.index);
     metric_set(m, METRIC_FLUSHED_INDEX, (int64_t)mvcc_flushed_index(n->mvcc));
     if (n->lead != NULL)
-        refresh_store_metrics(n);
+        waiting = refresh_store_metrics(n);
+    if (engine_stats(n->engine, &stats) == T4_OK) {
+        metric_set(m, METRIC_DB_BYTES, (int64_t)stats.file_bytes);
+        metric_set(m, METRIC_DB_IN_USE, (int64_t)stats.in_use_bytes);
+    }
+    metric_set(m, METRIC_HAS_LEADER, atomic_load(&n->leading));
+    metric_set(m, METRIC_QUOTA, NODE_QUOTA_BYTES);
+    metric_set(m, METRIC_PENDING, queued + waiting);
     metric_set(m, METRIC_TERM, (int64_t)n->term);
     metric_set(m, METRIC_WAL_SEGMENTS, (int64_t)wal_segments(n->wal));
     metric_set(m, METRIC_COMMIT_QUEUE, queued);

@@ -29,6 +29,9 @@
 #define NODE_ETCD_VERSION                                                                \
     "3.6.16" /* the etcd whose behaviour is reproduced (Status.version) */
 
+/* What Maintenance/Status and the metrics say of a quota: etcd's default. */
+#define NODE_QUOTA_BYTES INT64_C(2147483648)
+
 struct node;
 
 struct node_options {

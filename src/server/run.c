@@ -429,7 +429,9 @@ start_grpc(struct server *s, struct error *error)
     options.permit_without_stream = o->keepalive_permit_without_stream != 0;
     options.max_concurrent_streams = (uint32_t)o->max_concurrent_streams;
     set_state(s, HTTP_STARTING, "opening the clients' addresses");
+    options.extensive_metrics = o->extensive_metrics == 1;
     s->api = grpc_api_start(&options);
+    http_add_metrics(s->http, grpc_api_render_metrics, s->api);
     listen_serve_grpc(s->listen, take_grpc, s);
     return open_addresses(s, LISTEN_FOR_CLIENTS, o->listen, o->n_listen, "listen", error);
 }
@@ -476,8 +478,10 @@ stop(struct server *s)
         node_hold_sync(s->node, false);
     if (s->node != NULL)
         node_stop(s->node);
-    if (s->api != NULL)
+    if (s->api != NULL) {
+        http_remove_metrics(s->http, grpc_api_render_metrics);
         grpc_api_free(s->api);
+    }
     if (s->http != NULL)
         http_set_node(s->http, NULL);
     if (s->node != NULL)

@@ -476,6 +476,7 @@ wal_write(struct wal *w, struct wal_group *g, struct error *error)
 {
     int64_t revision = w->last_revision;
     struct error local;
+    uint64_t begin;
     bool roll;
     t4_status status;
 
@@ -484,6 +485,7 @@ wal_write(struct wal *w, struct wal_group *g, struct error *error)
     status = wal_check_alive(w, error);
     if (status != T4_OK || g->last_index == 0)
         return status;
+    begin = w->options.metrics != NULL ? w->env->boot_ns(w->env->state) : 0;
     roll = atomic_exchange(&w->roll, false);
     status = plan(w, g, roll, &revision, error);
     for (size_t i = 0; i < w->part_count && status == T4_OK; i++) {
@@ -507,6 +509,8 @@ wal_write(struct wal *w, struct wal_group *g, struct error *error)
     if (w->options.metrics != NULL) {
         metric_add(w->options.metrics, METRIC_WAL_BYTES, (int64_t)g->frames.len);
         metric_add(w->options.metrics, METRIC_WAL_ENTRIES, g->entries);
+        metric_observe(w->options.metrics, METRIC_WAL_WRITE,
+                       w->env->boot_ns(w->env->state) - begin);
     }
     return T4_OK;
 }

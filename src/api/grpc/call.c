@@ -120,6 +120,7 @@ answer(struct call *c, grpc_status_code code, grpc_slice *details)
     (o++)->data.send_status_from_server.status_details = details;
     o->op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     (o++)->data.recv_close_on_server.cancelled = &c->cancelled;
+    c->code = code;
     TAG_STARTS(tag);
     e = grpc_call_start_batch(core, ops, (size_t)(o - ops), tag, NULL);
     if (e != GRPC_CALL_OK) /* a bug of ours: the call would hang, and so would the stop */
@@ -140,7 +141,6 @@ call_reply(struct call *c, enum etcd_error error, struct chain *body)
     }
     c->out_bytes = body->length;
     message_take(&c->out, body);
-    metric_add(api->metrics, METRIC_GRPC_SENT, (int64_t)c->out_bytes);
     atomic_fetch_add_explicit(&api->response_bytes, c->out_bytes, memory_order_relaxed);
     answer(c, GRPC_STATUS_OK, NULL);
 }
@@ -183,6 +183,9 @@ on_answered(struct tag *tag, bool ok)
     struct queue *q = c->queue;
 
     (void)ok; /* false: the client is gone, and nobody is left to tell */
+    count_handled(q, c->method, c->code, c->began_ns);
+    count(&counts_of(q, c->method)->sent, 1); /* errors, too: as in etcd */
+    count(&q->sent_bytes, c->out_bytes);
     if (c->out_bytes > 0)
         atomic_fetch_sub_explicit(&q->api->response_bytes, c->out_bytes,
                                   memory_order_relaxed);
@@ -293,7 +296,7 @@ take_message(struct call *c, ProtobufCMessage **message)
                               length, limit);
         return false;
     }
-    metric_add(api->metrics, METRIC_GRPC_RECEIVED, (int64_t)length);
+    count(&c->queue->received_bytes, length);
     c->message_bytes = (uint32_t)length;
     result = decode_message(c->method, message_bytes(c->payload, &copy),
                             api->options.max_txn_ops, &c->arena, message);
@@ -303,6 +306,7 @@ take_message(struct call *c, ProtobufCMessage **message)
         refuse_decoded(c, result);
         return false;
     }
+    count(&counts_of(c->queue, c->method)->received, 1);
     return true;
 }
 
@@ -322,13 +326,14 @@ on_requested(struct tag *tag, bool ok)
     call_post(q, c->method); /* first: requests without a slot queue in the core */
     q->n_calls++;
     queue_slot_gone(q);
+    count(&counts_of(q, c->method)->started, 1);
+    c->began_ns = count_now(q->api);
     c->out_bytes = 0;
     c->object_durable = false;
     if (!take_message(c, &message))
         return;
-    error = overloaded(q)
-                ? ETCD_TOO_MANY_REQUESTS
-                : check_metadata(&c->metadata, q->api->node, &c->object_durable);
+    error = overloaded(q) ? ETCD_TOO_MANY_REQUESTS
+                          : check_metadata(&c->metadata, q, false, &c->object_durable);
     if (error != ETCD_OK) {
         call_fail(c, error);
         return;

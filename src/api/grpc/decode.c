@@ -264,10 +264,11 @@ slice_of_core(const grpc_slice *s)
  * nothing while there is no authentication.  Only the first client-api-version counts.
  */
 enum etcd_error
-check_metadata(const grpc_metadata_array *metadata, const struct node *node,
+check_metadata(const grpc_metadata_array *metadata, struct queue *q, bool is_stream,
                bool *object_durable)
 {
-    bool version_seen = false;
+    struct t4_slice version = {0};
+    enum etcd_error error = ETCD_OK;
 
     for (size_t i = 0; i < metadata->count; i++) {
         struct t4_slice key = slice_of_core(&metadata->metadata[i].key);
@@ -277,16 +278,18 @@ check_metadata(const grpc_metadata_array *metadata, const struct node *node,
             bool object = slice_equal(value, slice_str("object"));
 
             if (!object && !slice_equal(value, slice_str("local")))
-                return ETCD_DURABILITY_UNKNOWN;
-            if (object && !node_has_store(node))
-                return ETCD_DURABILITY_UNREACHABLE;
+                error = ETCD_DURABILITY_UNKNOWN;
+            else if (object && !node_has_store(q->api->node))
+                error = ETCD_DURABILITY_UNREACHABLE;
             if (object_durable != NULL)
                 *object_durable = object;
-        } else if (!version_seen && slice_equal(key, slice_str("client-api-version"))) {
-            version_seen = true;
+        } else if (version.data == NULL &&
+                   slice_equal(key, slice_str("client-api-version"))) {
+            version = value;
             if (!utf8_valid(value))
-                return ETCD_INVALID_CLIENT_VERSION;
+                error = ETCD_INVALID_CLIENT_VERSION;
         }
     }
-    return ETCD_OK;
+    count_version(q, is_stream, version);
+    return error;
 }

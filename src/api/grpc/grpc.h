@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 struct grpc_api;
@@ -20,7 +21,7 @@ struct node;
 
 struct grpc_api_options {
     struct node *node; /* stays the caller's; outlives the API */
-    uint32_t threads; /* polling threads, each with a completion queue; 1 to 64 */
+    uint32_t threads;  /* polling threads, each with a completion queue; 1 to 64 */
 
     uint32_t max_request_bytes; /* of a write, as etcd counts it */
     uint32_t max_txn_ops;       /* of one list of a transaction */
@@ -32,7 +33,10 @@ struct grpc_api_options {
     uint64_t keepalive_timeout_ns;  /* and closes it when no answer came by then */
     bool permit_without_stream;     /* clients may ping without an open stream */
 
-    uint32_t max_concurrent_streams; /* of one connection, told to clients; UINT32_MAX: any */
+    bool extensive_metrics; /* measure the time of each call */
+
+    uint32_t
+        max_concurrent_streams; /* of one connection, told to clients; UINT32_MAX: any */
 
     /* Bounds over all connections; beyond them a call gets "too many requests" */
     uint32_t max_calls;          /* unary calls at work */
@@ -52,6 +56,9 @@ struct grpc_api *grpc_api_start(const struct grpc_api_options *o);
  * has been read.  Not after grpc_api_stop() has been called.  Any thread.
  */
 void grpc_api_connect(struct grpc_api *api, int fd);
+
+/* Appends the metrics of calls.  (The type is that of http_add_metrics().) */
+void grpc_api_render_metrics(void *api, struct buffer *out);
 
 /*
  * Polite stop: no new connections and calls; open streams end with "etcdserver: server

@@ -11,6 +11,7 @@
  *   info.c       Maintenance: calls answered from node_status()
  *   downgrade.c  Maintenance: MoveLeader, Downgrade
  *   cluster.c    Cluster                  auth.c        Auth, with authentication off
+ *   counts.c     calls counted by method, status and client, for /metrics
  *   unknown.c    paths that are no method
  *   stream.c     what streams have in common
  *   watch.c      the Watch stream         keepalive.c   the LeaseKeepAlive stream
@@ -75,6 +76,36 @@ struct tag {
 #endif
 
 struct call;
+struct method;
+struct stream;
+#define METHODS_MAX 64
+
+/* --- counts.c ------------------------------------------------------------------------------ */
+
+#define STATUS_CODES 17
+#define HANDLING_BUCKETS 11
+#define VERSIONS_MAX 16
+#define VERSION_BYTES 24
+#define VERSION_OTHER "other"
+
+/* Of one method on one queue.  Written by the queue's poller alone. */
+struct method_counts {
+    _Atomic uint64_t started, received, sent, handled[STATUS_CODES];
+    _Atomic uint64_t bucket[HANDLING_BUCKETS + 1], sum_ns; /* with --metrics=extensive */
+};
+
+struct version_count {
+    char name[VERSION_BYTES];
+    _Atomic uint64_t n[2]; /* unary calls, streams */
+};
+
+/* Adds to a count that only the calling thread writes. */
+static inline void
+count(_Atomic uint64_t *n, uint64_t more)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + more,
+                          memory_order_relaxed);
+}
 
 /* A completion queue and the one thread that polls it. */
 struct queue {
@@ -85,13 +116,13 @@ struct queue {
     uint32_t n_calls;   /* [poller] unary calls at work */
     struct call *spare; /* [poller] */
     uint32_t n_spare;   /* [poller] */
-    bool drained;       /* [api.lock] no slots: no handler runs or will run */
-    bool idle;          /* [api.lock] no slots and no calls */
+    struct method_counts counts[METHODS_MAX];    /* [written by the poller] ... */
+    _Atomic uint64_t received_bytes, sent_bytes; /* of messages */
+    struct version_count versions[VERSIONS_MAX]; /* the first is VERSION_OTHER */
+    _Atomic uint32_t n_versions;
+    bool drained; /* [api.lock] no slots: no handler runs or will run */
+    bool idle;    /* [api.lock] no slots and no calls */
 };
-
-struct method;
-struct stream;
-#define METHODS_MAX 64
 
 struct grpc_api {
     struct grpc_api_options options; /* [const after start] */
@@ -137,6 +168,22 @@ method_index(const struct method *m)
     return (uint32_t)(m - methods);
 }
 
+/* "unary", "server_stream", "bidi_stream": what clients see, however it is served. */
+const char *method_grpc_type(const struct method *m);
+
+static inline struct method_counts *
+counts_of(struct queue *q, const struct method *m)
+{
+    return &q->counts[method_index(m)];
+}
+
+/* counts.c.  The time for count_handled(); 0 unless --metrics=extensive. */
+uint64_t count_now(const struct grpc_api *api);
+void count_handled(struct queue *q, const struct method *m, uint32_t code,
+                   uint64_t began_ns);
+/* `version` is the metadata client-api-version; its data is NULL if there is none. */
+void count_version(struct queue *q, bool is_stream, struct t4_slice version);
+
 /* --- decode.c ------------------------------------------------------------------------------ */
 
 /* Memory of one request: taken in pieces, given back all at once.  Starts within itself. */
@@ -169,10 +216,11 @@ void decode_txn(const ProtobufCMessage *m, struct arena *arena, struct txn_reque
 
 /*
  * What a request's metadata asks for that this server must refuse; *object_durable (may be NULL):
- * it asks to be answered only when the object store holds what it has seen or done.
+ * it asks to be answered only when the object store holds what it has seen or done.  Counts the
+ * client's version.  [poller]
  */
-enum etcd_error check_metadata(const grpc_metadata_array *metadata,
-                               const struct node *node, bool *object_durable);
+enum etcd_error check_metadata(const grpc_metadata_array *metadata, struct queue *q,
+                               bool is_stream, bool *object_durable);
 
 /* --- message.c ----------------------------------------------------------------------------- */
 
@@ -226,6 +274,8 @@ struct call {
     grpc_metadata_array metadata;
     grpc_byte_buffer *payload;
     uint32_t message_bytes; /* of the request */
+    uint32_t code;          /* of the answer */
+    uint64_t began_ns;      /* see count_now() */
     int cancelled;
     grpc_byte_buffer out;
     size_t out_bytes;
@@ -325,6 +375,8 @@ struct stream {
     grpc_metadata_array metadata;
     grpc_byte_buffer *in; /* of the outstanding receive */
     grpc_byte_buffer out; /* of the outstanding send */
+    size_t out_bytes;     /* [lock] */
+    uint64_t began_ns;    /* see count_now() */
     int cancelled;        /* filled in by the close operation */
     bool object_durable;  /* t4-durability: object; for kinds that write */
     struct arena arena;   /* [poller] of the message at hand */
@@ -341,7 +393,8 @@ struct stream {
 };
 
 struct stream_kind {
-    size_t size; /* of the struct that begins with struct stream */
+    const char *grpc_type; /* what the metrics call it; NULL: bidi_stream */
+    size_t size;           /* of the struct that begins with struct stream */
     /* The stream is open; first call of all.  [poller] */
     void (*start)(struct stream *s);
     /* A message came.  False: do not read on, stream_receive() follows later.  [poller] */

@@ -147,6 +147,7 @@ health_release(struct stream *s)
 }
 
 const struct stream_kind health_stream_kind = {
+    .grpc_type = "server_stream",
     .size = sizeof(struct health),
     .start = health_start,
     .message = health_message,

@@ -12,9 +12,8 @@
 #include "api/grpc/grpc_int.h"
 #include "pb/etcd/rpc.pb-c.h"
 
-/* What etcd 3.6 reports: its storage's format, and the quota it has by default. */
+/* What etcd 3.6 reports as its storage's format. */
 #define STORAGE_VERSION "3.6.0"
-#define QUOTA_BYTES 2147483648u
 
 void
 maintenance_status(struct call *c, const ProtobufCMessage *m)
@@ -43,7 +42,7 @@ maintenance_status(struct call *c, const ProtobufCMessage *m)
     }
     wire_varint_field(&out, 9, status.db_in_use_bytes);
     wire_bytes_field(&out, 11, slice_str(STORAGE_VERSION));
-    wire_varint_field(&out, 12, QUOTA_BYTES);
+    wire_varint_field(&out, 12, NODE_QUOTA_BYTES);
     wire_message_head(&out, 13, 0); /* downgradeInfo: there, and nothing going on */
     call_reply(c, ETCD_OK, &out);
 }

@@ -181,6 +181,7 @@ observe_release(struct stream *s)
 }
 
 const struct stream_kind election_observe_kind = {
+    .grpc_type = "server_stream",
     .size = sizeof(struct observe),
     .start = recipe_start,
     .message = observe_message,

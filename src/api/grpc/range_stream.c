@@ -239,6 +239,7 @@ range_release(struct stream *s)
 }
 
 const struct stream_kind range_stream_kind = {
+    .grpc_type = "server_stream",
     .size = sizeof(struct range_stream),
     .start = range_start,
     .message = range_message,

@@ -47,6 +47,13 @@ read_is_ready(struct read_wait *w, const struct range_request *range,
 }
 
 static void
+refuse_unproven(struct read_wait *w)
+{
+    metric_add(node_metrics(w->node), METRIC_READS_UNPROVEN, 1);
+    w->refused(w, ETCD_NO_LEADER);
+}
+
+static void
 proof_came(struct leadership_wait *l, bool proven)
 {
     struct read_wait *w = container_of(l, struct read_wait, proof);
@@ -54,7 +61,7 @@ proof_came(struct leadership_wait *l, bool proven)
     if (proven)
         w->again(w);
     else
-        w->refused(w, ETCD_NO_LEADER);
+        refuse_unproven(w);
 }
 
 bool
@@ -63,8 +70,9 @@ read_is_proven(struct read_wait *w, struct chain *out)
     if (node_is_proven(w->node))
         return true;
     chain_free(out);
+    metric_add(node_metrics(w->node), METRIC_READS_WAITED, 1);
     w->proof.done = proof_came;
     if (w->repeated++ >= READ_REPEATS_MAX || !node_when_proven(w->node, &w->proof))
-        w->refused(w, ETCD_NO_LEADER);
+        refuse_unproven(w);
     return false;
 }

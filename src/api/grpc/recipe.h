@@ -58,9 +58,9 @@ void recipe_release(struct recipe *r);
 /* A kind with one answer, of a struct that begins with a recipe. */
 #define RECIPE_KIND(type_, message_, release_)                                           \
     {                                                                                    \
-        .size = sizeof(type_), .start = recipe_start, .message = message_,               \
-        .half_closed = stream_no_request, .sent = recipe_sent, .end = recipe_end,        \
-        .release = release_                                                              \
+        .grpc_type = "unary", .size = sizeof(type_), .start = recipe_start,              \
+        .message = message_, .half_closed = stream_no_request, .sent = recipe_sent,      \
+        .end = recipe_end, .release = release_                                           \
     }
 
 /*

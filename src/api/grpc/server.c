@@ -30,9 +30,12 @@
 #define MILLISECOND 1000000u
 #define SECOND (1000u * (uint64_t)MILLISECOND)
 
-/* The core refuses larger messages before it buffers them; smaller ones get our own words. */
-#define CORE_RECEIVE_MIN (4u << 20)
-#define CORE_RECEIVE_EXTRA (2u << 20)
+/*
+ * The core refuses larger messages before it buffers them, in its own words; up to here they are
+ * taken to be refused in etcd's.  One connection can make it hold so much per open call.
+ */
+#define CORE_RECEIVE_MIN (16u << 20)
+#define CORE_RECEIVE_EXTRA (8u << 20)
 #define METADATA_BYTES 65536
 #define UNKNOWN_SLOTS 8
 
@@ -346,6 +349,8 @@ grpc_api_start(const struct grpc_api_options *o)
     api->core = create_core(o);
     for (uint32_t i = 0; i < api->n_queues; i++) {
         api->queues[i].api = api;
+        memcpy(api->queues[i].versions[0].name, VERSION_OTHER, sizeof VERSION_OTHER);
+        atomic_init(&api->queues[i].n_versions, 1);
         api->queues[i].core = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(api->core, api->queues[i].core, NULL);
     }

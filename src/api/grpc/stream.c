@@ -155,7 +155,7 @@ stream_send(struct stream *s, struct chain *message, bool more)
         chain_free(message);
         return false;
     }
-    metric_add(s->queue->api->metrics, METRIC_GRPC_SENT, (int64_t)message->length);
+    s->out_bytes = message->length;
     message_take(&s->out, message);
     /*
      * The hint lets the core collect messages before it writes.  Not on the first one: with
@@ -223,6 +223,8 @@ on_opened(struct tag *tag, bool ok)
         return;
     }
     stream_post(q, s->method);
+    count(&counts_of(q, s->method)->started, 1);
+    s->began_ns = count_now(q->api);
     s->references = 1; /* this function's */
     memset(&op, 0, sizeof op);
     op.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
@@ -234,7 +236,9 @@ on_opened(struct tag *tag, bool ok)
     s->method->kind->start(s);
     error = api_add_stream(q->api, s);
     if (error == ETCD_OK)
-        error = check_metadata(&s->metadata, s->queue->api->node, &s->object_durable);
+        error = check_metadata(&s->metadata, q,
+                               strcmp(method_grpc_type(s->method), "unary") != 0,
+                               &s->object_durable);
     if (error == ETCD_OK)
         stream_receive(s);
     else
@@ -261,7 +265,7 @@ handle_message(struct stream *s, grpc_byte_buffer *in)
         stream_finish(s, GRPC_STATUS_RESOURCE_EXHAUSTED, s->own_text);
         return false;
     }
-    metric_add(s->queue->api->metrics, METRIC_GRPC_RECEIVED, (int64_t)length);
+    count(&s->queue->received_bytes, length);
     result = decode_message(s->method, message_bytes(in, &copy), o->max_txn_ops,
                             &s->arena, &m);
     mem_free(copy);
@@ -286,6 +290,7 @@ on_received(struct tag *tag, bool ok)
 
     (void)ok;
     s->in = NULL;
+    count(&counts_of(s->queue, s->method)->received, 1); /* the end, too: as in etcd */
     if (in == NULL) {
         s->method->kind->half_closed(s);
     } else {
@@ -304,6 +309,8 @@ on_sent(struct tag *tag, bool ok)
     bool over;
 
     mutex_lock(&s->lock);
+    count(&counts_of(s->queue, s->method)->sent, 1);
+    count(&s->queue->sent_bytes, s->out_bytes);
     message_clear(&s->out);
     s->sending = false;
     over = s->finishing;
@@ -330,6 +337,9 @@ on_closed(struct tag *tag, bool ok)
 static void
 on_finished(struct tag *tag, bool ok)
 {
+    struct stream *s = container_of(tag, struct stream, finished);
+
     (void)ok; /* false: the client was gone already */
-    stream_unref(container_of(tag, struct stream, finished));
+    count_handled(s->queue, s->method, s->code, s->began_ns);
+    stream_unref(s);
 }

@@ -15,6 +15,7 @@
 #include "api/http/http.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -171,6 +172,28 @@ page_version(struct http_server *s, struct MHD_Connection *c, struct buffer *out
     return MHD_HTTP_OK;
 }
 
+/* What etcd says as labels of metrics that are always 1. */
+static void
+render_identity(struct node *node, struct buffer *out)
+{
+    struct node_status status;
+    char text[600];
+
+    node_status(node, &status);
+    snprintf(text, sizeof text,
+             "# HELP etcd_server_id This server's member id, as a label\n"
+             "# TYPE etcd_server_id gauge\n"
+             "etcd_server_id{server_id=\"%" PRIx64 "\"} 1\n"
+             "# HELP etcd_server_version The etcd that is followed, as a label\n"
+             "# TYPE etcd_server_version gauge\n"
+             "etcd_server_version{server_version=\"" NODE_ETCD_VERSION "\"} 1\n"
+             "# HELP etcd_cluster_version Its version as a cluster, as a label\n"
+             "# TYPE etcd_cluster_version gauge\n"
+             "etcd_cluster_version{cluster_version=\"3.6\"} 1\n",
+             status.member_id);
+    append(out, text);
+}
+
 static unsigned
 page_metrics(struct http_server *s, struct MHD_Connection *c, struct buffer *out)
 {
@@ -193,6 +216,7 @@ page_metrics(struct http_server *s, struct MHD_Connection *c, struct buffer *out
         if (s->more[i].render != NULL)
             s->more[i].render(s->more[i].arg, out);
     if (s->node != NULL) {
+        render_identity(s->node, out);
         node_refresh_metrics(s->node);
         metrics_render(node_metrics(s->node), out);
     }

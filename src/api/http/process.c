@@ -33,10 +33,10 @@ seconds(clockid_t clock)
 }
 
 static bool
-read_resident_pages(double *out)
+read_pages(double *virtual_pages, double *resident)
 {
     FILE *in = fopen("/proc/self/statm", "re");
-    bool found = in != NULL && fscanf(in, "%*s %lf", out) == 1;
+    bool found = in != NULL && fscanf(in, "%lf %lf", virtual_pages, resident) == 2;
 
     if (in != NULL)
         fclose(in);
@@ -83,14 +83,20 @@ void
 process_render(struct buffer *out)
 {
     struct rlimit limit;
-    double v;
+    double v, page = (double)sysconf(_SC_PAGESIZE), resident;
 
     append(out, "process_cpu_seconds_total", "counter",
            "CPU time of the process, user and system, in seconds",
            seconds(CLOCK_PROCESS_CPUTIME_ID));
-    if (read_resident_pages(&v)) {
+    if (read_pages(&v, &resident)) {
         append(out, "process_resident_memory_bytes", "gauge", "Resident memory in bytes",
-               v * (double)sysconf(_SC_PAGESIZE));
+               resident * page);
+        append(out, "process_virtual_memory_bytes", "gauge",
+               "Address space in use, in bytes", v * page);
+    }
+    if (getrlimit(RLIMIT_AS, &limit) == 0) {
+        append(out, "process_virtual_memory_max_bytes", "gauge",
+               "Limit of the address space in bytes", (double)limit.rlim_cur);
     }
     if (read_start_ticks(&v)) {
         double running = seconds(CLOCK_BOOTTIME) - v / (double)sysconf(_SC_CLK_TCK);
@@ -99,10 +105,14 @@ process_render(struct buffer *out)
                "Start of the process in seconds since 1970",
                seconds(CLOCK_REALTIME) - running);
     }
-    if (count_descriptors(&v))
+    if (count_descriptors(&v)) {
         append(out, "process_open_fds", "gauge", "Open file descriptors", v);
+        append(out, "os_fd_used", "gauge", "Open file descriptors", v);
+    }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         append(out, "process_max_fds", "gauge", "Limit of open file descriptors",
+               (double)limit.rlim_cur);
+        append(out, "os_fd_limit", "gauge", "Limit of open file descriptors",
                (double)limit.rlim_cur);
     }
 }
