@@ -436,30 +436,43 @@ start_grpc(struct server *s, struct error *error)
     return open_addresses(s, LISTEN_FOR_CLIENTS, o->listen, o->n_listen, "listen", error);
 }
 
+/* "127.0.0.1:3379,unix:/path" */
+static void
+append_addresses(struct buffer *out, const struct address *addresses, size_t n)
+{
+    char text[ADDRESS_TEXT_BYTES];
+
+    for (size_t i = 0; i < n; i++) {
+        address_format(&addresses[i], text, sizeof text);
+        if (i > 0)
+            buffer_append_u8(out, ',');
+        buffer_append(out, text, strlen(text));
+    }
+    buffer_append_u8(out, '\0');
+}
+
 /* One line that says where to connect and what is there. */
 static void
 say_ready(struct server *s)
 {
-    struct buffer endpoints = {0};
+    const struct run_options *o = &s->options;
+    struct buffer endpoints = {0}, metrics = {0};
     struct node_status status;
-    char revision[24], address[ADDRESS_TEXT_BYTES], ready[600];
+    char revision[24], ready[600];
 
-    for (size_t i = 0; i < s->options.n_listen; i++) {
-        address_format(&s->options.listen[i], address, sizeof address);
-        if (i > 0)
-            buffer_append_u8(&endpoints, ',');
-        buffer_append(&endpoints, address, strlen(address));
-    }
-    buffer_append_u8(&endpoints, '\0');
+    append_addresses(&endpoints, o->listen, o->n_listen);
+    append_addresses(&metrics, o->metrics, o->n_metrics);
     node_status(s->node, &status);
     snprintf(revision, sizeof revision, "%" PRId64, status.revision);
     set_state(s, HTTP_READY, "");
     LOG_INFO("ready", "endpoints", (const char *)endpoints.data, "revision", revision,
-             "data_dir", s->options.data_dir, "engine", status.engine_name, "metrics",
-             s->options.metrics_text, NULL);
-    snprintf(ready, sizeof ready, "READY=1\nSTATUS=Serving %s", endpoints.data);
+             "data_dir", o->data_dir, "engine", status.engine_name, "metrics",
+             o->n_metrics > 0 ? (const char *)metrics.data : "off", NULL);
+    snprintf(ready, sizeof ready, "READY=1\nSTATUS=Serving %s",
+             (const char *)endpoints.data);
     systemd_notify(ready);
     buffer_free(&endpoints);
+    buffer_free(&metrics);
 }
 
 /* --- stopping ----------------------------------------------------------------------- */
