@@ -100,7 +100,7 @@ def flags():
     bare = [flag for flag, _ in documented
             if not re.search(r"^- \*\*%s\*\*.*\n  \S" % flag, text, re.M)]
     TAP.equal(bare, [], "each with a text")
-    same(re.findall(r"^- \*\*(--[a-z-]+)\*\*(?:(?!^- ).)*?As in etcd: `--([a-z-]+)`", text,
+    same(re.findall(r"^- \*\*(--[a-z-]+)\*\*(?:(?!^- ).)*?As in\s+etcd:\s+`--([a-z-]+)`", text,
                     re.M | re.S), aliases.items(), "and with etcd's name where it has one")
     source = read("src", "server", "option_table.c")
     refused = re.findall(r'^    {"([a-z0-9*-]+)", NO_', source, re.M)
@@ -114,7 +114,7 @@ def flags():
 def metrics():
     known = {}
     for kind, name, labels, text in re.findall(
-            r'^METRIC\(\w+, (\w+), "(\w+)", "(.*?)", "(.*)"\)$',
+            r'^(?:METRIC|ALIAS)\(\w+, (\w+), "(\w+)", "(.*?)", "(.*)"\)$',
             read("src", "base", "metrics.tbl"), re.M):
         entry = known.setdefault(name, [kind, [], text])
         if labels:
@@ -125,13 +125,18 @@ def metrics():
          ["`%s` | %s | %s | %s" % (name, kind, ", ".join("`%s`" % label for label in labels), text)
           for name, (kind, labels, text) in known.items()],
          "metrics.md has each metric of the table")
-    others = re.findall(r"# TYPE (\w+) (\w+)", read("src", "api", "http", "http.c"))
-    others += re.findall(r'append\(out, "(process_\w+)", "(\w+)"',
-                         read("src", "api", "http", "process.c"))
-    rows = table_rows(section(page("metrics.md"), "## The process"))
-    same([" | ".join(row[:2]) for row in rows],
-         ["`%s` | %s" % other for other in others], "and each of the process")
-    used = re.findall(r"`((?:t4|etcd|process)_\w+)`", page("metrics.md"))
+    others = []
+    for title, sources in (("## The process", ("http/http.c", "http/process.c", "http/probes.c",
+                                               "listen/listen.c")),
+                           ("## Calls", ("grpc/counts.c",))):
+        code = "".join(read("src", "api", source) for source in sources)
+        found = re.findall(r"# TYPE (\w+) (\w+)", code)
+        found += re.findall(r'\(out,\s+"([a-z0-9_]+)",\s+"(gauge|counter|histogram)"', code)
+        rows = table_rows(section(page("metrics.md"), title))
+        same([" | ".join(row[:2]) for row in rows],
+             ["`%s` | %s" % other for other in found], "and each of " + title[3:].lower())
+        others += found
+    used = re.findall(r"`((?:t4|process|os|etcd|grpc)_\w+)`", page("metrics.md"))
     same(set(used), set(known) | {name for name, _ in others}, "and no other name")
 
 

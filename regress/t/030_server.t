@@ -261,7 +261,7 @@ def pages():
 
 def metrics(server):
     with open(os.path.join(t4test.SRC_DIR, "src", "base", "metrics.tbl")) as table:
-        known = re.findall(r'^METRIC\(\w+, (\w+), "(\w+)"', table.read(), re.M)
+        known = re.findall(r'^(?:METRIC|ALIAS)\(\w+, (\w+), "(\w+)"', table.read(), re.M)
     client = etcdclient.Client(server.address)
     client.put(b"k", b"v")
     revision = client.range(b"k").header.revision
