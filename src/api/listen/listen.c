@@ -75,7 +75,7 @@ struct listen {
     struct slot *slots; /* by descriptor */
     int n_slots;
     int first, last; /* of those that wait, oldest first; NONE */
-    struct opened opened[LISTEN_FOR_COUNT][OPEN_MAX * 4];
+    struct opened opened[LISTEN_FOR_COUNT][OPEN_MAX * 16];
     size_t n_opened[LISTEN_FOR_COUNT];
     uint32_t n_connections;
     uint64_t accepted, refused, silent;
