@@ -40,6 +40,15 @@ def message(content, flags=0):
     return bytes([flags]) + struct.pack(">I", len(content)) + content
 
 
+def varint(number):
+    """A number as protobuf writes it."""
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
 class Connection:
     """One connection that has sent the preface and its settings."""
 

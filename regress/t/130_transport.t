@@ -17,17 +17,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+from http2 import varint  # noqa: E402
 
 TAP = t4test.Tap()
 MIB = 1024 * 1024
-
-
-def varint(number):
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
 
 
 def field(number, content):

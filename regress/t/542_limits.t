@@ -14,13 +14,14 @@ import re
 import struct
 import sys
 import time
-import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
 import http2  # noqa: E402
+from http2 import varint  # noqa: E402
+from storetest import metric, until  # noqa: E402
 
 TAP = t4test.Tap()
 MIB = 1024 * 1024
@@ -30,23 +31,6 @@ OPTIONS = ["--max-request-bytes=%d" % LIMIT, "--max-txn-ops=5", "--max-concurren
            "--grpc-keepalive-min-time=100ms"]
 CORE_LIMIT = 16 * MIB   # above it the text is that of the gRPC core
 GREETING_SECONDS = 10   # how long a connection may be silent
-
-
-def until(predicate, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def varint(number):
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
 
 
 def put_of(total):
@@ -189,8 +173,7 @@ class Abused:
             return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
 
     def metric(self, name):
-        with urllib.request.urlopen("http://%s/metrics" % self.server.metrics_address) as page:
-            return float(re.search(r"^%s (\S+)$" % name, page.read().decode(), re.M).group(1))
+        return metric(self.server, name)
 
     def grown(self, before, most_mib, what):
         grown = (self.resident_kib() - before) / 1024

@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
 import http2  # noqa: E402
+from storetest import metric, until  # noqa: E402
 
 TAP = t4test.Tap()
 LEAST = 2000
@@ -40,11 +41,6 @@ def wanted():
 def resident_kib(server):
     with open("/proc/%d/status" % server.process.pid) as status:
         return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
-
-
-def metric(server, name):
-    with urllib.request.urlopen("http://%s/metrics" % server.metrics_address, timeout=20) as page:
-        return float(re.search(r"^%s (\S+)$" % name, page.read().decode(), re.M).group(1))
 
 
 def connect(port, number):
@@ -98,10 +94,8 @@ def main():
                metric(server, "t4_connections"))
         for connection in connections:
             connection.close()
-        deadline = time.monotonic() + SECONDS
-        while metric(server, "t4_connections") > 10 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        TAP.ok(metric(server, "t4_connections") <= 10, "and forgotten when they are closed",
+        TAP.ok(until(lambda: metric(server, "t4_connections") <= 10, SECONDS),
+               "and forgotten when they are closed",
                metric(server, "t4_connections"))
         fresh.close()
         client.close()

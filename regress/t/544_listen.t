@@ -8,7 +8,6 @@ SPDX-License-Identifier: Apache-2.0
 import http.client
 import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -56,15 +55,6 @@ def health(connection):
 
 
 HEALTHY = (200, b'{"health":"true","reason":""}')
-
-
-def until(predicate, seconds=SECONDS):
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def reaches(address):

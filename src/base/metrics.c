@@ -48,20 +48,22 @@ metric_observe(struct metrics *m, enum metric id, uint64_t ns)
     atomic_fetch_add_explicit(&h->count, 1, memory_order_relaxed);
 }
 
-static void append(struct buffer *out, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-/* Lines are made of the table's short literals and numbers. */
-static void
-append(struct buffer *out, const char *format, ...)
+void
+metrics_append(struct buffer *out, const char *format, ...)
 {
-    char text[512];
+    char text[METRICS_LINE_BYTES];
     va_list ap;
 
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
     buffer_append(out, text, strlen(text));
+}
+
+void
+metrics_head(struct buffer *out, const char *name, const char *kind, const char *help)
+{
+    metrics_append(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind);
 }
 
 static void
@@ -77,15 +79,16 @@ render_histogram(const struct histogram *h, const char *name, const char *labels
         uint64_t ms = UINT64_C(1) << i;
 
         count += atomic_load_explicit(&h->bucket[i], memory_order_relaxed);
-        append(out, "%s_bucket{%.*s%sle=\"%" PRIu64 ".%03" PRIu64 "\"} %" PRIu64 "\n",
-               name, inside, open, comma, ms / 1000, ms % 1000, count);
+        metrics_append(out,
+                       "%s_bucket{%.*s%sle=\"%" PRIu64 ".%03" PRIu64 "\"} %" PRIu64 "\n",
+                       name, inside, open, comma, ms / 1000, ms % 1000, count);
     }
     count += atomic_load_explicit(&h->bucket[HISTOGRAM_BUCKETS], memory_order_relaxed);
-    append(out, "%s_bucket{%.*s%sle=\"+Inf\"} %" PRIu64 "\n", name, inside, open, comma,
-           count);
-    append(out, "%s_sum%s %" PRIu64 ".%09" PRIu64 "\n", name, labels, sum / NS_PER_S,
-           sum % NS_PER_S);
-    append(out, "%s_count%s %" PRIu64 "\n", name, labels, count);
+    metrics_append(out, "%s_bucket{%.*s%sle=\"+Inf\"} %" PRIu64 "\n", name, inside, open,
+                   comma, count);
+    metrics_append(out, "%s_sum%s %" PRIu64 ".%09" PRIu64 "\n", name, labels,
+                   sum / NS_PER_S, sum % NS_PER_S);
+    metrics_append(out, "%s_count%s %" PRIu64 "\n", name, labels, count);
 }
 
 void
@@ -99,13 +102,13 @@ metrics_render(const struct metrics *m, struct buffer *out)
         const char *name = metric_table[i].name, *labels = metric_table[i].labels;
 
         if (strcmp(name, last) != 0) {
-            append(out, "# HELP %s %s\n# TYPE %s %s\n", name, metric_table[i].help, name,
-                   kind_text[metric_table[i].kind]);
+            metrics_head(out, name, kind_text[metric_table[i].kind],
+                         metric_table[i].help);
             last = name;
         }
         if (metric_table[i].kind == KIND_histogram)
             render_histogram(&m->histogram[id], name, labels, out);
         else
-            append(out, "%s%s %" PRId64 "\n", name, labels, metric_get(m, id));
+            metrics_append(out, "%s%s %" PRId64 "\n", name, labels, metric_get(m, id));
     }
 }

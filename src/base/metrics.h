@@ -66,6 +66,16 @@ metric_get(const struct metrics *m, enum metric id)
     return atomic_load_explicit(&m->value[id], memory_order_relaxed);
 }
 
+/*
+ * For metrics that are counted elsewhere: the two lines above a metric's first one, and a line of
+ * short names and numbers (what is longer than METRICS_LINE_BYTES is cut off).
+ */
+#define METRICS_LINE_BYTES 512
+void metrics_head(struct buffer *out, const char *name, const char *kind,
+                  const char *help);
+void metrics_append(struct buffer *out, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 void metric_observe(struct metrics *m, enum metric id, uint64_t ns);
 /* Appends all metrics in Prometheus' text format. */
 void metrics_render(const struct metrics *m, struct buffer *out);

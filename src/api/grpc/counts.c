@@ -121,21 +121,6 @@ count_version(struct queue *q, bool is_stream, struct t4_slice version)
 
 /* --- rendering ----------------------------------------------------------------------- */
 
-static void
-append(struct buffer *out, const char *text)
-{
-    buffer_append(out, text, strlen(text));
-}
-
-static void
-render_head(struct buffer *out, const char *name, const char *kind, const char *help)
-{
-    char text[256];
-
-    snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind);
-    append(out, text);
-}
-
 /* Sum over the queues of the count that lies `offset` bytes into a method's counts. */
 static uint64_t
 total(const struct grpc_api *api, uint32_t method, size_t offset)
@@ -166,32 +151,29 @@ static void
 render_counter(const struct grpc_api *api, const char *name, size_t offset,
                struct buffer *out)
 {
-    char labels[160], text[512];
+    char labels[160];
 
     for (uint32_t i = 0; i < n_methods; i++) {
         format_labels(&methods[i], labels, sizeof labels);
-        snprintf(text, sizeof text, "%s{%s} %" PRIu64 "\n", name, labels,
-                 total(api, i, offset));
-        append(out, text);
+        metrics_append(out, "%s{%s} %" PRIu64 "\n", name, labels, total(api, i, offset));
     }
 }
 
 static void
 render_handled(const struct grpc_api *api, struct buffer *out)
 {
-    char labels[160], text[512];
+    char labels[160];
 
-    render_head(out, "grpc_server_handled_total", "counter", "Calls answered, by status");
+    metrics_head(out, "grpc_server_handled_total", "counter",
+                 "Calls answered, by status");
     for (uint32_t i = 0; i < n_methods; i++) {
         format_labels(&methods[i], labels, sizeof labels);
         for (uint32_t code = 0; code < STATUS_CODES; code++) {
-            snprintf(
-                text, sizeof text,
-                "grpc_server_handled_total{grpc_code=\"%s\",%s} %" PRIu64 "\n",
+            metrics_append(
+                out, "grpc_server_handled_total{grpc_code=\"%s\",%s} %" PRIu64 "\n",
                 code_text[code], labels,
                 total(api, i,
                       offsetof(struct method_counts, handled) + code * sizeof(uint64_t)));
-            append(out, text);
         }
     }
 }
@@ -199,10 +181,10 @@ render_handled(const struct grpc_api *api, struct buffer *out)
 static void
 render_handling(const struct grpc_api *api, struct buffer *out)
 {
-    char labels[160], text[512];
+    char labels[160];
 
-    render_head(out, "grpc_server_handling_seconds", "histogram",
-                "Time until a call was answered");
+    metrics_head(out, "grpc_server_handling_seconds", "histogram",
+                 "Time until a call was answered");
     for (uint32_t i = 0; i < n_methods; i++) {
         uint64_t n = 0, sum = total(api, i, offsetof(struct method_counts, sum_ns));
 
@@ -214,16 +196,14 @@ render_handling(const struct grpc_api *api, struct buffer *out)
                        offsetof(struct method_counts, bucket) + b * sizeof(uint64_t));
             if (b < HANDLING_BUCKETS)
                 snprintf(bound, sizeof bound, "%g", bucket_ms[b] / 1000.0);
-            snprintf(text, sizeof text,
-                     "grpc_server_handling_seconds_bucket{%s,le=\"%s\"} %" PRIu64 "\n",
-                     labels, bound, n);
-            append(out, text);
+            metrics_append(
+                out, "grpc_server_handling_seconds_bucket{%s,le=\"%s\"} %" PRIu64 "\n",
+                labels, bound, n);
         }
-        snprintf(text, sizeof text,
-                 "grpc_server_handling_seconds_sum{%s} %.9g\n"
-                 "grpc_server_handling_seconds_count{%s} %" PRIu64 "\n",
-                 labels, (double)sum / (double)NS_PER_S, labels, n);
-        append(out, text);
+        metrics_append(out, "grpc_server_handling_seconds_sum{%s} %.9g\n", labels,
+                       (double)sum / (double)NS_PER_S);
+        metrics_append(out, "grpc_server_handling_seconds_count{%s} %" PRIu64 "\n",
+                       labels, n);
     }
 }
 
@@ -238,7 +218,6 @@ render_versions(const struct grpc_api *api, struct buffer *out)
     static const char *const type[2] = {"unary", "stream"};
     struct version_sum sums[4 * VERSIONS_MAX];
     uint32_t n_sums = 0;
-    char text[200];
 
     for (uint32_t i = 0; i < api->n_queues; i++) {
         const struct queue *q = &api->queues[i];
@@ -258,17 +237,16 @@ render_versions(const struct grpc_api *api, struct buffer *out)
                     atomic_load_explicit(&q->versions[v].n[kind], memory_order_relaxed);
         }
     }
-    render_head(out, "etcd_server_client_requests_total", "counter",
-                "Calls by the version that the client says it has");
+    metrics_head(out, "etcd_server_client_requests_total", "counter",
+                 "Calls by the version that the client says it has");
     for (uint32_t i = 0; i < 2 * n_sums; i++) {
         if (sums[i / 2].n[i % 2] == 0)
             continue;
-        snprintf(
-            text, sizeof text,
+        metrics_append(
+            out,
             "etcd_server_client_requests_total{client_api_version=\"%s\",type=\"%s\"} "
             "%" PRIu64 "\n",
             sums[i / 2].name, type[i % 2], sums[i / 2].n[i % 2]);
-        append(out, text);
     }
 }
 
@@ -285,13 +263,13 @@ grpc_api_render_metrics(void *arg, struct buffer *out)
     }
     metric_set(api->metrics, METRIC_GRPC_RECEIVED, (int64_t)received);
     metric_set(api->metrics, METRIC_GRPC_SENT, (int64_t)sent);
-    render_head(out, "grpc_server_started_total", "counter", "Calls that came");
+    metrics_head(out, "grpc_server_started_total", "counter", "Calls that came");
     render_counter(api, "grpc_server_started_total",
                    offsetof(struct method_counts, started), out);
-    render_head(out, "grpc_server_msg_received_total", "counter", "Messages of clients");
+    metrics_head(out, "grpc_server_msg_received_total", "counter", "Messages of clients");
     render_counter(api, "grpc_server_msg_received_total",
                    offsetof(struct method_counts, received), out);
-    render_head(out, "grpc_server_msg_sent_total", "counter", "Messages to clients");
+    metrics_head(out, "grpc_server_msg_sent_total", "counter", "Messages to clients");
     render_counter(api, "grpc_server_msg_sent_total",
                    offsetof(struct method_counts, sent), out);
     render_handled(api, out);

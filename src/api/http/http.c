@@ -177,21 +177,18 @@ static void
 render_identity(struct node *node, struct buffer *out)
 {
     struct node_status status;
-    char text[600];
 
     node_status(node, &status);
-    snprintf(text, sizeof text,
-             "# HELP etcd_server_id This server's member id, as a label\n"
-             "# TYPE etcd_server_id gauge\n"
-             "etcd_server_id{server_id=\"%" PRIx64 "\"} 1\n"
-             "# HELP etcd_server_version The etcd that is followed, as a label\n"
-             "# TYPE etcd_server_version gauge\n"
-             "etcd_server_version{server_version=\"" NODE_ETCD_VERSION "\"} 1\n"
-             "# HELP etcd_cluster_version Its version as a cluster, as a label\n"
-             "# TYPE etcd_cluster_version gauge\n"
-             "etcd_cluster_version{cluster_version=\"3.6\"} 1\n",
-             status.member_id);
-    append(out, text);
+    metrics_head(out, "etcd_server_id", "gauge", "This server's member id, as a label");
+    metrics_append(out, "etcd_server_id{server_id=\"%" PRIx64 "\"} 1\n",
+                   status.member_id);
+    metrics_head(out, "etcd_server_version", "gauge",
+                 "The etcd that is followed, as a label");
+    metrics_append(out,
+                   "etcd_server_version{server_version=\"" NODE_ETCD_VERSION "\"} 1\n");
+    metrics_head(out, "etcd_cluster_version", "gauge",
+                 "Its version as a cluster, as a label");
+    metrics_append(out, "etcd_cluster_version{cluster_version=\"3.6\"} 1\n");
 }
 
 static unsigned

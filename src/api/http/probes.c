@@ -11,10 +11,10 @@
 #include "api/http/probes.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/metrics.h"
 
 static const char *const state_text[] = {"starting", "ready", "degraded", "stopping",
                                          "not leading"};
@@ -222,54 +222,36 @@ probe_answer(const char *path, const struct probe_view *v, const struct probe_qu
 /* --- metrics ------------------------------------------------------------------------- */
 
 static void
-render_head(struct buffer *out, const char *name, const char *kind, const char *help)
-{
-    char text[256];
-
-    snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind);
-    append(out, text);
-}
-
-static void
 render_total(struct buffer *out, size_t i, const char *status, uint64_t n)
 {
-    char text[256];
-
     if (n == 0)
         return; /* as in etcd: there from the first time on */
-    snprintf(text, sizeof text,
-             "etcd_server_healthchecks_total{name=\"%s\",status=\"%s\",type=\"%s\"} "
-             "%" PRIu64 "\n",
-             checks[i].name, status, checks[i].path + 1, n);
-    append(out, text);
+    metrics_append(
+        out,
+        "etcd_server_healthchecks_total{name=\"%s\",status=\"%s\",type=\"%s\"} "
+        "%" PRIu64 "\n",
+        checks[i].name, status, checks[i].path + 1, n);
 }
 
 void
 probe_render_metrics(const struct probe_counts *c, struct buffer *out)
 {
-    char text[256];
-
-    render_head(out, "etcd_server_health_success", "counter",
-                "/health answered with 200");
-    snprintf(text, sizeof text, "etcd_server_health_success %" PRIu64 "\n", c->healthy);
-    append(out, text);
-    render_head(out, "etcd_server_health_failures", "counter",
-                "/health answered with 503");
-    snprintf(text, sizeof text, "etcd_server_health_failures %" PRIu64 "\n",
-             c->unhealthy);
-    append(out, text);
-    render_head(out, "etcd_server_healthcheck", "gauge",
-                "1 if the check held when it was last asked for");
+    metrics_head(out, "etcd_server_health_success", "counter",
+                 "/health answered with 200");
+    metrics_append(out, "etcd_server_health_success %" PRIu64 "\n", c->healthy);
+    metrics_head(out, "etcd_server_health_failures", "counter",
+                 "/health answered with 503");
+    metrics_append(out, "etcd_server_health_failures %" PRIu64 "\n", c->unhealthy);
+    metrics_head(out, "etcd_server_healthcheck", "gauge",
+                 "1 if the check held when it was last asked for");
     for (size_t i = 0; i < N_CHECKS; i++) {
         if (c->succeeded[i] + c->failed[i] == 0)
             continue;
-        snprintf(text, sizeof text,
-                 "etcd_server_healthcheck{name=\"%s\",type=\"%s\"} %d\n", checks[i].name,
-                 checks[i].path + 1, !c->last_failed[i]);
-        append(out, text);
+        metrics_append(out, "etcd_server_healthcheck{name=\"%s\",type=\"%s\"} %d\n",
+                       checks[i].name, checks[i].path + 1, !c->last_failed[i]);
     }
-    render_head(out, "etcd_server_healthchecks_total", "counter",
-                "Times that a check was asked for, by how it ended");
+    metrics_head(out, "etcd_server_healthchecks_total", "counter",
+                 "Times that a check was asked for, by how it ended");
     for (size_t i = 0; i < N_CHECKS; i++) {
         render_total(out, i, "success", c->succeeded[i]);
         render_total(out, i, "error", c->failed[i]);

@@ -12,15 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/metrics.h"
+
 static void
 append(struct buffer *out, const char *name, const char *kind, const char *help,
        double value)
 {
-    char text[512];
-    int n = snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s %s\n%s %.15g\n", name,
-                     help, name, kind, name, value);
-
-    buffer_append(out, text, (size_t)n);
+    metrics_head(out, name, kind, help);
+    metrics_append(out, "%s %.15g\n", name, value);
 }
 
 static double

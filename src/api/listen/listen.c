@@ -37,6 +37,7 @@
 #include "api/listen/listen_int.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/metrics.h"
 #include "env/thread.h"
 
 #define EVENTS 256
@@ -493,30 +494,22 @@ void
 listen_render_metrics(void *arg, struct buffer *out)
 {
     struct listen *l = arg;
-    char text[1024];
-    int n;
 
     mutex_lock(&l->lock);
     sweep(l, monotonic_ns());
-    n = snprintf(
-        text, sizeof text,
-        "# HELP t4_connections Open connections, of clients and of probes\n"
-        "# TYPE t4_connections gauge\nt4_connections %" PRIu32 "\n"
-        "# HELP t4_connections_max How many there may be\n"
-        "# TYPE t4_connections_max gauge\nt4_connections_max %" PRIu32 "\n"
-        "# HELP t4_connections_accepted_total Connections that were taken\n"
-        "# TYPE t4_connections_accepted_total counter\n"
-        "t4_connections_accepted_total %" PRIu64 "\n"
-        "# HELP t4_connections_refused_total Connections closed because there were as "
-        "many "
-        "as may be\n"
-        "# TYPE t4_connections_refused_total counter\n"
-        "t4_connections_refused_total %" PRIu64 "\n"
-        "# HELP t4_connections_silent_total Connections closed because they did not say "
-        "in time what they want\n"
-        "# TYPE t4_connections_silent_total counter\n"
-        "t4_connections_silent_total %" PRIu64 "\n",
-        l->n_connections, l->options.max_connections, l->accepted, l->refused, l->silent);
+    metrics_head(out, "t4_connections", "gauge",
+                 "Open connections, of clients and probes");
+    metrics_append(out, "t4_connections %" PRIu32 "\n", l->n_connections);
+    metrics_head(out, "t4_connections_max", "gauge", "How many there may be");
+    metrics_append(out, "t4_connections_max %" PRIu32 "\n", l->options.max_connections);
+    metrics_head(out, "t4_connections_accepted_total", "counter",
+                 "Connections that were taken");
+    metrics_append(out, "t4_connections_accepted_total %" PRIu64 "\n", l->accepted);
+    metrics_head(out, "t4_connections_refused_total", "counter",
+                 "Connections closed because there were as many as may be");
+    metrics_append(out, "t4_connections_refused_total %" PRIu64 "\n", l->refused);
+    metrics_head(out, "t4_connections_silent_total", "counter",
+                 "Connections closed because they did not say in time what they want");
+    metrics_append(out, "t4_connections_silent_total %" PRIu64 "\n", l->silent);
     mutex_unlock(&l->lock);
-    buffer_append(out, text, (size_t)n);
 }
