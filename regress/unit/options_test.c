@@ -435,6 +435,8 @@ names_of_etcd(void **state)
     accepts(NULL, "--log-format=console");
     assert_int_not_equal(options.log_format, 1);
     refuses(NULL, "--listen-client-urls=https://127.0.0.1:1", "no TLS");
+    refuses(NULL, "--listen=0.0.0.0:1,[::]:1", "both 0.0.0.0 and [::]");
+    accepts(NULL, "--listen=0.0.0.0:1,[::]:2");
 }
 
 /* Nobody can connect to 0.0.0.0: a client is told a name. */

@@ -426,6 +426,9 @@ make_addresses(const char *all, struct address *out, size_t *n)
             address_format(&out[i], other, sizeof other);
             if (strcmp(text, other) == 0)
                 why = "names an address twice";
+            else if (out[i].is_wildcard && out[*n].is_wildcard &&
+                     strcmp(out[i].port, out[*n].port) == 0)
+                why = "names both 0.0.0.0 and [::], and each of them means both";
         }
         ++*n;
     }
