@@ -268,6 +268,77 @@ def frame_flood(abused):
     abused.grown(before, 64, "floods of frames")
 
 
+class Hoarder:
+    """Sends messages on many calls and completes none, as fast as the windows allow."""
+
+    def __init__(self, port, calls, size):
+        self.connection = http2.Connection(port)
+        self.window, self.first, self.sent, self.reset = {0: 65535}, 65535, 0, 0
+        self.left = {}
+        for stream in range(1, 2 * calls, 2):
+            self.connection.send(http2.frame(http2.HEADERS, http2.END_HEADERS, stream,
+                                             http2.request("/etcdserverpb.KV/Put")))
+            self.window[stream] = self.first
+            self.send(stream, b"\0" + struct.pack(">I", size))
+            self.left[stream] = size - 100
+
+    def send(self, stream, data):
+        self.window[0] -= len(data)
+        self.window[stream] -= len(data)
+        self.sent += len(data)
+        return self.connection.send(http2.frame(http2.DATA, 0, stream, data))
+
+    def listen(self, seconds):
+        found = self.connection.next(seconds)
+        if found is None:
+            return False
+        kind, flags, stream, payload = found
+        if kind == http2.WINDOW_UPDATE and stream in self.window:
+            self.window[stream] += struct.unpack(">I", payload)[0]
+        elif kind == http2.SETTINGS and not flags & http2.ACK:
+            first = http2.settings_of(payload).get(4, self.first)
+            for open_stream in self.window:
+                self.window[open_stream] += first - self.first if open_stream else 0
+            self.first = first
+        elif kind == http2.RST_STREAM:
+            self.reset += struct.unpack(">I", payload)[0] == http2.ENHANCE_YOUR_CALM
+            self.left.pop(stream, None)
+        return True
+
+    def work(self, seconds):
+        """Until nothing more is taken, or all is sent that there is."""
+        deadline = time.monotonic() + seconds
+        while self.left and time.monotonic() < deadline:
+            ready = [s for s, left in self.left.items()
+                     if min(left, self.window[0], self.window[s]) >= min(left, 16384)]
+            for stream in ready:
+                n = min(16384, self.left[stream])
+                if self.window[0] < n or not self.send(stream, b"x" * n):
+                    break
+                self.left[stream] -= n
+                if self.left[stream] <= 0:
+                    del self.left[stream]
+            if not self.listen(0.001 if ready else 3) and not ready:
+                return
+
+
+def hoarding():
+    with t4test.T4(["--max-request-memory=64MiB", "--max-connections=64"]) as server:
+        server.start()
+        abused = Abused(server)
+        abused.serves("before")
+        before = abused.resident_kib()
+        hoarder = Hoarder(server.port, 16, 15 * MIB)
+        hoarder.work(60)
+        TAP.ok(hoarder.sent > 70 * MIB and hoarder.reset > 5,
+               "calls that fill the memory for requests are cut off",
+               "%d MiB sent, %d calls reset" % (hoarder.sent / MIB, hoarder.reset))
+        abused.serves("meanwhile")
+        abused.grown(before, 110, "240 MiB on the way")
+        hoarder.connection.close()
+        abused.client.close()
+
+
 def silent(abused, connections, began):
     """Connections that never say what they want do not stay."""
     closed = [connection.is_closed(max(began + GREETING_SECONDS + 20 - time.monotonic(), 1))
@@ -353,6 +424,7 @@ def main():
         garbage(abused)
         reset_flood(abused)
         frame_flood(abused)
+        hoarding()
         bounded()
         descriptors()
         silent(abused, quiet, began)

@@ -319,6 +319,7 @@ static const struct {
     {"max-request-bytes", "8MiB", {"1023", "65MiB", "x", "-1", "1.5"}},
     {"max-txn-ops", "65536", {"0", "65537", "1k", "99999999999999999999"}},
     {"max-concurrent-streams", "4294967295", {"0", "4294967296", "-1"}},
+    {"max-request-memory", "64MiB", {"63MiB", "2TiB", "-1", "x"}},
     {"max-connections", "1000", {"-1", "10000001", "1k"}},
     {"watch-progress-notify-interval", "100ms", {"99ms", "25h", "10", ""}},
     {"threads", "64", {"0", "65", "1.5"}},

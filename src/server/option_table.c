@@ -172,6 +172,10 @@ const struct option_row option_table[] = {
      10000000, NULL,
      "Most open connections; more are closed at once. 0: as many as the limit of open "
      "files leaves room for, at most 65536."},
+    {"max-request-memory", OPTION_SIZE, GROUP_LIMITS, AT(max_request_memory), "SIZE",
+     "1GiB", INT64_C(64) << 20, INT64_C(1) << 40, NULL,
+     "Memory for requests that are not complete yet and for open streams, of all "
+     "connections; beyond it streams are cut off."},
     {"watch-progress-notify-interval", OPTION_DURATION, GROUP_LIMITS,
      AT(watch_progress_ns), "DURATION", "10m", NS_PER_S / 10, 86400 * NS_PER_S, NULL,
      "How often an idle watch that asked for it is told the current revision."},

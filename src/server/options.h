@@ -92,7 +92,7 @@ struct run_options {
     int64_t moved, segment_max_size_mb, segment_max_age_sec;
     int64_t read_consistency; /* 0 linearizable, 1 serializable */
     int64_t threads, max_request_bytes, max_txn_ops, watch_progress_ns;
-    int64_t max_connections, max_concurrent_streams;
+    int64_t max_connections, max_concurrent_streams, max_request_memory;
     int64_t extensive_metrics; /* 0 basic, 1 extensive */
     int64_t keepalive_min_time_ns, keepalive_interval_ns, keepalive_timeout_ns;
     int64_t keepalive_permit_without_stream;

@@ -44,11 +44,14 @@
 #define NS_PER_S UINT64_C(1000000000)
 /* A connection that has not said by then what it wants is closed. */
 #define GREETING_NS (10 * NS_PER_S)
+/* What an idle connection counts in the core's memory, and something more. */
+#define CONNECTION_BYTES 16384u
 #define MIB UINT64_C(1048576)
 
 struct server {
     struct run_options options;
     struct listen *listen;
+    uint32_t max_connections;
     struct http_server *http;
     struct plugin *plugin; /* NULL with the memory engine */
     struct t4_engine_ops engine_ops;
@@ -297,8 +300,9 @@ start_http(struct server *s, struct error *error)
                                      .unix_mode = o->unix_socket_mode,
                                      .unacknowledged_ns =
                                          (uint64_t)o->keepalive_timeout_ns};
-    t4_status st = descriptors_plan(o->max_connections, &options.max_connections, error);
+    t4_status st = descriptors_plan(o->max_connections, &s->max_connections, error);
 
+    options.max_connections = s->max_connections;
     if (st == T4_OK)
         st = listen_start(&options, &s->listen, error);
     if (st == T4_OK)
@@ -428,6 +432,8 @@ start_grpc(struct server *s, struct error *error)
     options.keepalive_timeout_ns = (uint64_t)o->keepalive_timeout_ns;
     options.permit_without_stream = o->keepalive_permit_without_stream != 0;
     options.max_concurrent_streams = (uint32_t)o->max_concurrent_streams;
+    options.memory_bytes =
+        (uint64_t)o->max_request_memory + s->max_connections * (uint64_t)CONNECTION_BYTES;
     set_state(s, HTTP_STARTING, "opening the clients' addresses");
     options.extensive_metrics = o->extensive_metrics == 1;
     s->api = grpc_api_start(&options);

@@ -43,6 +43,12 @@ struct grpc_api_options {
     uint32_t max_streams;        /* open watch and keepalive streams */
     uint32_t max_worker_jobs;    /* long reads that wait for a worker or have one */
     uint64_t max_response_bytes; /* of responses that clients have not taken yet */
+    /*
+     * What the core may hold: connections (an idle one counts with 12 KiB), open calls (12 KiB),
+     * messages that are not complete.  Beyond it streams are reset with ENHANCE_YOUR_CALM, and
+     * idle connections are ended.
+     */
+    uint64_t memory_bytes;
 };
 
 /* Fills in the defaults (etcd's where etcd has one); node is left to the caller. */

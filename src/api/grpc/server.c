@@ -32,7 +32,7 @@
 
 /*
  * The core refuses larger messages before it buffers them, in its own words; up to here they are
- * taken to be refused in etcd's.  One connection can make it hold so much per open call.
+ * taken to be refused in etcd's.  What clients make it hold in all is bounded by its quota.
  */
 #define CORE_RECEIVE_MIN (16u << 20)
 #define CORE_RECEIVE_EXTRA (8u << 20)
@@ -55,6 +55,7 @@ grpc_api_options_default(struct grpc_api_options *o)
         .max_streams = 65536,
         .max_worker_jobs = 1024,
         .max_response_bytes = (uint64_t)1 << 30,
+        .memory_bytes = (uint64_t)1 << 30,
     };
 }
 
@@ -275,6 +276,7 @@ integer(const char *key, int value)
 static grpc_server *
 create_core(const struct grpc_api_options *o)
 {
+    grpc_resource_quota *quota = grpc_resource_quota_create("t4");
     grpc_arg list[] = {
         integer(GRPC_ARG_ENABLE_CHANNELZ, 0),
         integer(GRPC_ARG_HTTP2_BDP_PROBE, 0),
@@ -288,13 +290,20 @@ create_core(const struct grpc_api_options *o)
                                                 ? INT32_MAX
                                                 : milliseconds(o->keepalive_interval_ns)),
         integer(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, milliseconds(o->keepalive_timeout_ns)),
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {quota, grpc_resource_quota_arg_vtable()}},
         /* Last: beyond what the core can be told it has no bound, which is what that means. */
         integer(GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)o->max_concurrent_streams),
     };
     size_t n = sizeof list / sizeof list[0];
     grpc_channel_args args = {o->max_concurrent_streams > INT32_MAX ? n - 1 : n, list};
+    grpc_server *core;
 
-    return grpc_server_create(&args, NULL);
+    grpc_resource_quota_resize(quota, o->memory_bytes);
+    core = grpc_server_create(&args, NULL);
+    grpc_resource_quota_unref(quota);
+    return core;
 }
 
 static void
