@@ -16,6 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+import http2  # noqa: E402
 
 TAP = t4test.Tap()
 SECONDS = 20
@@ -136,6 +137,27 @@ def in_pieces(subject):
     TAP.ok(b" 200 " in text and b"etcdserver" in text, "HTTP/1.0 is answered", text)
 
 
+def spoken_to(subject):
+    """Who waits to be greeted is greeted, and served when it answers; the core's settings follow."""
+    connection = http2.Connection(subject.port, SECONDS, b"")
+    TAP.equal(connection.wait(http2.SETTINGS), b"", "a silent client gets settings")
+    connection.send(http2.PREFACE + http2.frame(http2.SETTINGS),
+                    http2.frame(http2.SETTINGS, http2.ACK))
+    TAP.ok(connection.wait(http2.SETTINGS), "when it answers, those of the core")
+    connection.send(http2.frame(http2.SETTINGS, http2.ACK),
+                    http2.frame(http2.PING, 0, 0, b"12345678"))
+    found = connection.next()
+    while found and not (found[0] == http2.PING and found[1] & http2.ACK):
+        found = connection.next()
+    TAP.ok(found, "and it is served")
+    connection.close()
+    connection = http2.Connection(subject.port, SECONDS, b"")
+    connection.wait(http2.SETTINGS)
+    connection.send(b"GET /health HTTP/1.1\r\nHost: t4\r\n\r\n")
+    TAP.ok(connection.is_closed(SECONDS), "HTTP/1.1 is too late then")
+    connection.close()
+
+
 def main():
     reference, subject = t4test.reference(), t4test.subject()
     if subject is None:
@@ -149,6 +171,7 @@ def main():
         methods(reference.address, subject.address)
         one_port(subject)
         in_pieces(subject)
+        spoken_to(subject)
         alarms(reference)
     TAP.done()
 

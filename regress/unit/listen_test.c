@@ -111,6 +111,7 @@ start(void **state)
 {
     const struct listen_options o = {.max_connections = 100,
                                      .greeting_ns = UINT64_C(1000000000) * SECONDS,
+                                     .silence_ns = UINT64_C(1000000000),
                                      .unix_mode = 0600};
     struct listen_address a = {where.sun_path, "", -1};
 

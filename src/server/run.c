@@ -44,6 +44,8 @@
 #define NS_PER_S UINT64_C(1000000000)
 /* A connection that has not said by then what it wants is closed. */
 #define GREETING_NS (10 * NS_PER_S)
+/* Who is silent for so long is sent settings of HTTP/2: it may wait for them. */
+#define SILENCE_NS (1 * NS_PER_S)
 /* What an idle connection counts in the core's memory, and something more. */
 #define CONNECTION_BYTES 16384u
 #define MIB UINT64_C(1048576)
@@ -297,6 +299,7 @@ start_http(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
     struct listen_options options = {.greeting_ns = GREETING_NS,
+                                     .silence_ns = SILENCE_NS,
                                      .unix_mode = o->unix_socket_mode,
                                      .unacknowledged_ns =
                                          (uint64_t)o->keepalive_timeout_ns};

@@ -12,6 +12,10 @@
  * thread once and not for ever.  They stand in a list in the order of their deadlines, which is
  * the order in which they came.
  *
+ * A client of gRPC that gets to run seldom may wait for the server's settings before it sends
+ * anything (the C core does so when nobody polls it).  So who is silent for a second is sent
+ * empty settings; the core sends its own after the hand-over, which HTTP/2 allows at any time.
+ *
  * Entry points: listen_*().
  *
  * Invariants
@@ -57,6 +61,7 @@ struct slot {
     enum listen_for which;
     int next, previous; /* WAITS: descriptors, or NONE */
     uint64_t deadline;  /* WAITS */
+    bool spoken_to;     /* WAITS: it has got settings, and can only be HTTP/2 */
     uint64_t inode;     /* TAKEN */
 };
 
@@ -76,6 +81,7 @@ struct listen {
     struct slot *slots; /* by descriptor */
     int n_slots;
     int first, last; /* of those that wait, oldest first; NONE */
+    int unspoken;    /* the first of them that was not spoken to; NONE */
     struct opened opened[LISTEN_FOR_COUNT][OPEN_MAX * 16];
     size_t n_opened[LISTEN_FOR_COUNT];
     uint32_t n_connections;
@@ -99,6 +105,8 @@ unlink_waiting(struct listen *l, int fd)
 {
     struct slot *s = &l->slots[fd];
 
+    if (l->unspoken == fd)
+        l->unspoken = s->next;
     if (s->previous != NONE)
         l->slots[s->previous].next = s->next;
     else
@@ -188,7 +196,12 @@ look_at(struct listen *l, int fd)
         return false;
     switch (n <= 0 ? GREETING_NONE : greeting_of(bytes, (size_t)n)) {
     case GREETING_MORE: return false;
-    case GREETING_HTTP1: hand_over(l, fd, &l->http); return true;
+    case GREETING_HTTP1:
+        if (l->slots[fd].spoken_to)
+            drop_waiting(l, fd);
+        else
+            hand_over(l, fd, &l->http);
+        return true;
     case GREETING_HTTP2: hand_over(l, fd, &l->grpc); return true;
     default: drop_waiting(l, fd); return true;
     }
@@ -250,6 +263,8 @@ begin_connection(struct listen *l, enum listen_for which, int fd, uint64_t now)
     else
         l->first = fd;
     l->last = fd;
+    if (l->unspoken == NONE)
+        l->unspoken = fd;
     if (look_at(l, fd))
         return;
     if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
@@ -311,6 +326,28 @@ accept_some(struct listen *l, int listener, uint64_t now)
 
 /* --- the thread ---------------------------------------------------------------------------- */
 
+/* When the silence of a waiting connection becomes too long. */
+static uint64_t
+silence_ends(const struct listen *l, int fd)
+{
+    return l->slots[fd].deadline - l->options.greeting_ns + l->options.silence_ns;
+}
+
+static void
+speak_first(struct listen *l, uint64_t now)
+{
+    static const uint8_t settings[9] = {0, 0, 0, 4}; /* empty, of stream 0 */
+
+    while (l->unspoken != NONE && silence_ends(l, l->unspoken) <= now) {
+        int fd = l->unspoken;
+
+        l->slots[fd].spoken_to = true;
+        l->unspoken = l->slots[fd].next;
+        if (send(fd, settings, sizeof settings, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            drop_waiting(l, fd); /* it is gone */
+    }
+}
+
 static void
 expire(struct listen *l, uint64_t now)
 {
@@ -332,6 +369,8 @@ time_to_wait(const struct listen *l, uint64_t now)
 
     if (l->first != NONE)
         next = l->slots[l->first].deadline;
+    if (l->unspoken != NONE && silence_ends(l, l->unspoken) < next)
+        next = silence_ends(l, l->unspoken);
     if (l->paused && l->paused_until < next)
         next = l->paused_until;
     if (next == UINT64_MAX)
@@ -369,6 +408,7 @@ accept_main(void *arg)
         }
         for (int i = 0; i < n; i++)
             on_event(l, events[i].data.fd, now);
+        speak_first(l, now);
         expire(l, now);
         wait = time_to_wait(l, now);
         mutex_unlock(&l->lock);
@@ -385,7 +425,7 @@ listen_start(const struct listen_options *o, struct listen **out, struct error *
 
     *out = NULL;
     l->options = *o;
-    l->first = l->last = NONE;
+    l->first = l->last = l->unspoken = NONE;
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     event.data.fd = l->wake;

@@ -38,6 +38,7 @@ struct listen_address {
 struct listen_options {
     uint32_t max_connections;   /* open ones, all kinds together */
     uint64_t greeting_ns;       /* how long one may take to say what it wants */
+    uint64_t silence_ns;        /* after which the server speaks first, in HTTP/2; less */
     uint32_t unix_mode;         /* permissions of a unix socket */
     uint64_t unacknowledged_ns; /* a peer that takes sent bytes for so long is gone */
 };
