@@ -70,8 +70,6 @@ ABSENT = [
     (r"etcd_mvcc_hash_", "hashes are not there yet"),
     (r"etcd_disk_backend_(defrag|snapshot)_duration_seconds", "not there yet"),
     (r"etcd_disk_defrag_inflight", "not there yet"),
-    (r"etcd_debugging_mvcc_(watcher_total|watch_stream_total|slow_watcher_total|events_total|"
-     r"pending_events_total)", "not there yet"),
 ]
 
 
