@@ -427,7 +427,7 @@ test_message_takes_a_chain(void **state)
                                   300000};
     static uint8_t want[500000];
     size_t n = sizeof size / sizeof size[0], length = 0;
-    struct block *shared = mem_alloc(sizeof *shared + 200);
+    struct block *shared = block_new(200, NULL);
     grpc_byte_buffer b;
     struct chain c;
     struct t4_slice got;
@@ -435,8 +435,6 @@ test_message_takes_a_chain(void **state)
 
     (void)state;
     grpc_init();
-    atomic_init(&shared->references, 1);
-    shared->capacity = 200;
     memset(shared->data, 's', 200);
     chain_init(&c);
     for (size_t i = 0; i < n; i++) {
