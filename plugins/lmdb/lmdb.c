@@ -55,14 +55,14 @@ store_status(int rc)
  * limit for file sizes, that is what it was.
  */
 static int
-explain_eio(const struct t4_engine *e)
+explain_eio(const struct environment *environment)
 {
     struct statvfs fs;
     struct rlimit limit;
     struct stat st;
     int fd;
 
-    if (mdb_env_get_fd(e->env, &fd) != 0)
+    if (environment == NULL || mdb_env_get_fd(environment->env, &fd) != 0)
         return EIO;
     if (fstatvfs(fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < (1u << 20))
         return ENOSPC;
@@ -73,13 +73,14 @@ explain_eio(const struct t4_engine *e)
 }
 
 t4_status
-store_fail(const struct t4_engine *e, struct t4_call *call, int rc, const char *what)
+store_fail(const struct t4_engine *e, const struct environment *environment,
+           struct t4_call *call, int rc, const char *what)
 {
     const char *hint = NULL;
     char message[1024], full[256];
 
     if (rc == EIO)
-        rc = explain_eio(e);
+        rc = explain_eio(environment);
     switch (store_status(rc)) {
     case T4_E_NOSPACE:
         hint = rc == MDB_MAP_FULL
@@ -116,8 +117,7 @@ store_fail(const struct t4_engine *e, struct t4_call *call, int rc, const char *
 
 /* --- the files ---------------------------------------------------------------------- */
 
-/* Makes a folder's entries durable. */
-static int
+int
 sync_folder(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
@@ -211,45 +211,40 @@ begin_again_if_unfinished(const char *dir)
 
 /* --- open and close ----------------------------------------------------------------- */
 
-/* reading: beside a server; the map is as large as the file says then. */
+/* MDB_RDONLY: beside a server; the map is as large as the file says then. */
 static int
-open_environment(struct t4_engine *e, bool reading)
+open_file(const struct store *store, const char *path, unsigned flags, MDB_env *env)
 {
-    int rc, dead;
+    int dead, rc = 0;
 
-    rc = mdb_env_create(&e->env);
-    if (rc != 0) {
-        e->env = NULL;
-        return rc;
-    }
-    if (!reading)
-        rc = mdb_env_set_mapsize(e->env, e->store->map_size);
+    if (!(flags & MDB_RDONLY))
+        rc = mdb_env_set_mapsize(env, store->map_size);
     if (rc == 0)
-        rc = mdb_env_set_maxreaders(e->env, MAX_READERS);
+        rc = mdb_env_set_maxreaders(env, MAX_READERS);
     if (rc == 0)
-        rc = mdb_env_set_maxdbs(e->env, 3);
+        rc = mdb_env_set_maxdbs(env, 3);
     if (rc == 0)
-        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS | (reading ? MDB_RDONLY : 0), 0600);
-    if (rc == 0 && !reading)
-        rc = mdb_reader_check(e->env, &dead);
+        rc = mdb_env_open(env, path, MDB_NOTLS | flags, 0600);
+    if (rc == 0 && !(flags & MDB_RDONLY))
+        rc = mdb_reader_check(env, &dead);
     return rc;
 }
 
 static int
-open_tables(struct t4_engine *e, MDB_txn *txn, unsigned flags)
+open_tables(struct environment *environment, MDB_txn *txn, unsigned flags)
 {
-    int rc = mdb_dbi_open(txn, "keys", flags, &e->keys);
+    int rc = mdb_dbi_open(txn, "keys", flags, &environment->keys);
 
     if (rc == 0)
-        rc = mdb_dbi_open(txn, "layers", flags, &e->layers);
+        rc = mdb_dbi_open(txn, "layers", flags, &environment->layers);
     if (rc == 0)
-        rc = mdb_dbi_open(txn, "state", flags, &e->state);
+        rc = mdb_dbi_open(txn, "state", flags, &environment->state);
     return rc;
 }
 
 /* The tables of an environment without any; MDB_INVALID: it holds something else. */
 static int
-create_tables(struct t4_engine *e, MDB_txn *txn)
+create_tables(struct environment *environment, MDB_txn *txn)
 {
     struct state s = {.format = STATE_FORMAT, .next_layer = 1};
     MDB_stat st;
@@ -261,26 +256,26 @@ create_tables(struct t4_engine *e, MDB_txn *txn)
     if (rc == 0 && st.ms_entries > 0)
         rc = MDB_INVALID;
     if (rc == 0)
-        rc = open_tables(e, txn, MDB_CREATE);
-    return rc == 0 ? state_save(e, txn, &s) : rc;
+        rc = open_tables(environment, txn, MDB_CREATE);
+    return rc == 0 ? state_save(environment, txn, &s) : rc;
 }
 
 static int
-load_tables(struct t4_engine *e, bool reading)
+load_tables(struct environment *environment, bool reading, struct state *state)
 {
     MDB_txn *txn;
-    int rc = mdb_txn_begin(e->env, NULL, reading ? MDB_RDONLY : 0, &txn);
+    int rc = mdb_txn_begin(environment->env, NULL, reading ? MDB_RDONLY : 0, &txn);
 
     if (rc != 0)
         return rc;
-    rc = open_tables(e, txn, 0);
+    rc = open_tables(environment, txn, 0);
     if (rc == MDB_NOTFOUND && !reading)
-        rc = create_tables(e, txn);
+        rc = create_tables(environment, txn);
     if (rc == 0)
-        rc = state_load(e, txn, &e->committed);
+        rc = state_load(environment, txn, state);
     if (rc == MDB_NOTFOUND)
         rc = MDB_INVALID;
-    if (rc == 0 && e->committed.format != STATE_FORMAT)
+    if (rc == 0 && state->format != STATE_FORMAT)
         rc = MDB_VERSION_MISMATCH;
     if (rc != 0) {
         mdb_txn_abort(txn);
@@ -289,14 +284,74 @@ load_tables(struct t4_engine *e, bool reading)
     return mdb_txn_commit(txn);
 }
 
+int
+environment_open(const struct store *store, const char *path, unsigned flags,
+                 struct environment **out, struct state *state)
+{
+    const struct t4_host *host = store->host;
+    struct environment *environment = host->alloc(host, sizeof *environment);
+    int rc;
+
+    *out = NULL;
+    if (environment == NULL)
+        return ENOMEM;
+    *environment = (struct environment){.references = 1};
+    rc = mdb_env_create(&environment->env);
+    if (rc != 0) {
+        host->free(host, environment);
+        return rc;
+    }
+    rc = open_file(store, path, flags, environment->env);
+    if (rc == 0)
+        rc = load_tables(environment, (flags & MDB_RDONLY) != 0, state);
+    if (rc != 0) {
+        environment_close(store, environment);
+        return rc;
+    }
+    *out = environment;
+    return 0;
+}
+
+void
+environment_close(const struct store *store, struct environment *environment)
+{
+    mdb_env_close(environment->env);
+    store->host->free(store->host, environment);
+}
+
+struct environment *
+environment_hold(struct t4_engine *e)
+{
+    struct environment *environment;
+
+    pthread_mutex_lock(&e->lock);
+    environment = e->current;
+    environment->references++;
+    pthread_mutex_unlock(&e->lock);
+    return environment;
+}
+
+void
+environment_release(struct t4_engine *e, struct environment *environment)
+{
+    bool last;
+
+    pthread_mutex_lock(&e->lock);
+    last = --environment->references == 0;
+    pthread_mutex_unlock(&e->lock);
+    if (last)
+        environment_close(e->store, environment);
+}
+
 static void
 store_close(struct t4_engine *e)
 {
     const struct t4_host *host = e->store->host;
 
-    store_snaps_close(e);
-    if (e->env != NULL)
-        mdb_env_close(e->env);
+    copy_drop(e);
+    store_snaps_close(e->idle);
+    if (e->current != NULL)
+        environment_release(e, e->current);
     pthread_mutex_destroy(&e->lock);
     host->free(host, e->dir);
     host->free(host, e);
@@ -345,7 +400,7 @@ opened(struct t4_engine *e, struct t4_call *call, int rc, const char *what,
         *out = e;
         return T4_OK;
     }
-    st = store_fail(e, call, rc, what);
+    st = store_fail(e, e->current, call, rc, what);
     store_close(e);
     return st;
 }
@@ -367,12 +422,12 @@ store_open(void *plugin, struct t4_call *call, struct t4_slice dir,
         rc = begin_again_if_unfinished(e->dir);
     }
     if (rc == 0) {
-        what = "cannot open the environment";
-        rc = open_environment(e, false);
+        what = "cannot remove an unfinished copy";
+        rc = copy_clean(e->dir);
     }
     if (rc == 0) {
-        what = "data.mdb is not a store of this format";
-        rc = load_tables(e, false);
+        what = "cannot open data.mdb as a store of this format";
+        rc = environment_open(e->store, e->dir, 0, &e->current, &e->committed);
     }
     if (rc == 0) {
         what = "cannot sync the folder";
@@ -391,37 +446,61 @@ give_lock_away(const struct t4_engine *e, const struct stat *data)
     return chown(path, data->st_uid, data->st_gid) == 0 || errno == EROFS ? 0 : errno;
 }
 
+/* data.mdb, and lock.mdb, whose inode is 0 if there is none. */
+static int
+look_at_files(const struct t4_engine *e, struct stat found[2])
+{
+    char path[MAX_PATH + 16];
+
+    snprintf(path, sizeof path, "%s/data.mdb", e->dir);
+    if (stat(path, &found[0]) != 0)
+        return errno;
+    snprintf(path, sizeof path, "%s/lock.mdb", e->dir);
+    if (stat(path, &found[1]) != 0)
+        found[1].st_ino = 0;
+    return 0;
+}
+
 /*
  * A reader takes a slot in lock.mdb, as each of the server's own snapshots does, so that pages it
  * sees are not used again; no other lock is held meanwhile.  What it may leave there when it is
  * killed the server clears away (write.c).
+ *
+ * A defragmentation replaces both files (copy.c), and the slot must be in the lock file of the data
+ * file that is read: if either was replaced while they were opened, they are opened again.
  */
 static t4_status
 store_open_reading(void *plugin, struct t4_call *call, struct t4_slice dir,
                    struct t4_engine **out)
 {
     const char *what = "cannot open the environment for reading";
-    char path[MAX_PATH + 16];
+    struct stat before[2], after[2];
     t4_status st;
     struct t4_engine *e = handle_new(plugin, call, dir, &st);
-    struct stat file;
     int rc;
 
     if (e == NULL)
         return st;
-    snprintf(path, sizeof path, "%s/data.mdb", e->dir);
-    if (stat(path, &file) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
-        store_close(e);
-        return T4_E_NOTFOUND;
-    }
-    rc = open_environment(e, true);
+    do {
+        if (e->current != NULL)
+            environment_release(e, e->current);
+        e->current = NULL;
+        rc = look_at_files(e, before);
+        if (rc == ENOENT || rc == ENOTDIR) {
+            store_close(e);
+            return T4_E_NOTFOUND;
+        }
+        if (rc == 0)
+            rc = environment_open(e->store, e->dir, MDB_RDONLY, &e->current,
+                                  &e->committed);
+        if (rc == 0)
+            rc = look_at_files(e, after);
+        /* A lock file that was not there was made by this. */
+    } while (rc == 0 && (before[0].st_ino != after[0].st_ino ||
+                         (before[1].st_ino != 0 && before[1].st_ino != after[1].st_ino)));
     if (rc == 0 && geteuid() == 0) {
         what = "cannot give lock.mdb to whom data.mdb belongs";
-        rc = give_lock_away(e, &file);
-    }
-    if (rc == 0) {
-        what = "data.mdb is not a store of this format";
-        rc = load_tables(e, true);
+        rc = give_lock_away(e, &after[0]);
     }
     return opened(e, call, rc, what, out);
 }
@@ -458,34 +537,47 @@ count_table(MDB_txn *txn, MDB_dbi dbi, uint64_t *pages, uint64_t *records, uint6
     return 0;
 }
 
-static t4_status
-store_stats(struct t4_engine *e, struct t4_engine_stats *out)
+int
+environment_stats(struct environment *environment, uint64_t *file, uint64_t *in_use,
+                  uint64_t *records)
 {
     /* LMDB's own tables are 0, the free pages, and 1, the names of ours. */
-    const MDB_dbi tables[] = {e->keys, e->layers, 0, 1, e->state};
-    uint64_t pages = 2, page = 0, records = 0, other = 0;
+    const MDB_dbi tables[] = {environment->keys, environment->layers, 0, 1,
+                              environment->state};
+    uint64_t pages = 2, page = 0, all = 0, other = 0;
     struct state state;
-    struct stat file;
+    struct stat st;
     MDB_txn *txn;
     int fd, rc;
 
-    rc = mdb_txn_begin(e->env, NULL, MDB_RDONLY, &txn);
+    rc = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &txn);
     if (rc != 0)
-        return store_status(rc);
-    rc = state_load(e, txn, &state);
+        return rc;
+    rc = state_load(environment, txn, &state);
     for (size_t i = 0; i < sizeof tables / sizeof tables[0] && rc == 0; i++)
-        rc = count_table(txn, tables[i], &pages, i < 2 ? &records : &other, &page);
+        rc = count_table(txn, tables[i], &pages, i < 2 ? &all : &other, &page);
     mdb_txn_abort(txn);
     if (rc == 0)
-        rc = mdb_env_get_fd(e->env, &fd);
-    if (rc == 0 && fstat(fd, &file) != 0)
+        rc = mdb_env_get_fd(environment->env, &fd);
+    if (rc == 0 && fstat(fd, &st) != 0)
         rc = errno;
     if (rc != 0)
-        return store_status(rc);
-    out->records = records - state.layers; /* links are no records of the host's */
-    out->file_bytes = (uint64_t)file.st_size;
-    out->in_use_bytes = pages * page;
-    return T4_OK;
+        return rc;
+    *records = all - state.layers; /* links are no records of the host's */
+    *file = (uint64_t)st.st_size;
+    *in_use = pages * page;
+    return 0;
+}
+
+static t4_status
+store_stats(struct t4_engine *e, struct t4_engine_stats *out)
+{
+    struct environment *environment = environment_hold(e);
+    int rc = environment_stats(environment, &out->file_bytes, &out->in_use_bytes,
+                               &out->records);
+
+    environment_release(e, environment);
+    return store_status(rc);
 }
 
 /* --- the descriptor ----------------------------------------------------------------- */
@@ -501,6 +593,7 @@ load(const struct t4_host *host, struct t4_call *call, const struct t4_values *v
         return T4_E_NOMEM;
     s->host = host;
     s->map_size = (uint64_t)values->value[0].number;
+    s->copy_step = (uint64_t)values->value[1].number;
     *plugin = s;
     return T4_OK;
 }
@@ -532,6 +625,7 @@ static const struct t4_engine_ops ops = {
     .iter_end = store_iter_end,
     .stats = store_stats,
     .open_reading = store_open_reading,
+    .defragment = store_defragment,
 };
 
 static const struct t4_option options[] = {
@@ -542,6 +636,14 @@ static const struct t4_option options[] = {
         .min = "1 MB",
         .max = "64 TB",
         .doc = "address space reserved for the data file, which cannot grow beyond it",
+    },
+    {
+        .name = "copy_step",
+        .type = T4_OPTION_SIZE,
+        .default_value = "4 MB",
+        .min = "1 kB",
+        .max = "64 MB",
+        .doc = "bytes that a defragmentation copies at a time, between writes",
     },
 };
 

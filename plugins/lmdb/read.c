@@ -1,7 +1,8 @@
 /*
  * read.c - snapshots, get and iterators.
  *
- * A snapshot is a read transaction.  Ended ones are kept, reset, with their reader slot
+ * A snapshot is a read transaction, on the file that was current when it began: it holds a
+ * reference on that environment.  Ended ones are kept, reset, with their reader slot
  * and cursors, so that snap + get or snap + iter + seek of short keys allocates nothing:
  * renewing costs some ten nanoseconds.
  *
@@ -38,6 +39,7 @@ struct t4_iter {
 
 struct t4_snap {
     struct t4_engine *engine;
+    struct environment *environment;
     MDB_txn *txn;
     struct t4_snap *next; /* idle */
     uint64_t turn;    /* counts the uses: a cursor of an earlier one must be renewed */
@@ -67,11 +69,13 @@ snap_close(struct t4_snap *s)
     iter_close(&s->first);
     if (s->txn != NULL)
         mdb_txn_abort(s->txn);
+    environment_release(s->engine, s->environment);
     host->free(host, s);
 }
 
+/* An idle snapshot, or NULL and the current environment, held, for a new one. */
 static struct t4_snap *
-take_idle(struct t4_engine *e)
+take_idle(struct t4_engine *e, struct environment **environment)
 {
     struct t4_snap *s;
 
@@ -80,6 +84,9 @@ take_idle(struct t4_engine *e)
     if (s != NULL) {
         e->idle = s->next;
         e->n_idle--;
+    } else {
+        *environment = e->current;
+        e->current->references++;
     }
     pthread_mutex_unlock(&e->lock);
     return s;
@@ -89,19 +96,23 @@ t4_status
 store_snap(struct t4_engine *e, struct t4_snap **out)
 {
     const struct t4_host *host = e->store->host;
-    struct t4_snap *s = take_idle(e);
+    struct environment *environment = NULL;
+    struct t4_snap *s = take_idle(e, &environment);
     int rc;
 
     if (s != NULL) {
         rc = mdb_txn_renew(s->txn);
     } else {
         s = host->alloc(host, sizeof *s);
-        if (s == NULL)
+        if (s == NULL) {
+            environment_release(e, environment);
             return T4_E_NOMEM;
+        }
         memset(s, 0, sizeof *s);
         s->engine = e;
+        s->environment = environment;
         s->first.snap = s;
-        rc = mdb_txn_begin(e->env, NULL, MDB_RDONLY, &s->txn);
+        rc = mdb_txn_begin(environment->env, NULL, MDB_RDONLY, &s->txn);
     }
     if (rc != 0) {
         snap_close(s);
@@ -119,7 +130,7 @@ store_snap_end(struct t4_snap *s)
 
     mdb_txn_reset(s->txn);
     pthread_mutex_lock(&e->lock);
-    if (e->n_idle < MAX_IDLE) {
+    if (e->n_idle < MAX_IDLE && s->environment == e->current) {
         s->next = e->idle;
         e->idle = s;
         e->n_idle++;
@@ -131,18 +142,20 @@ store_snap_end(struct t4_snap *s)
 }
 
 void
-store_snaps_close(struct t4_engine *e)
+store_snaps_close(struct t4_snap *idle)
 {
-    struct t4_snap *s;
+    while (idle != NULL) {
+        struct t4_snap *s = idle;
 
-    while ((s = take_idle(e)) != NULL)
+        idle = s->next;
         snap_close(s);
+    }
 }
 
 t4_status
 store_get(struct t4_snap *s, struct t4_slice key, struct t4_slice *value)
 {
-    struct t4_engine *e = s->engine;
+    const struct environment *environment = s->environment;
     struct record r;
     uint64_t layer = 0;
     MDB_val v;
@@ -153,7 +166,8 @@ store_get(struct t4_snap *s, struct t4_slice key, struct t4_slice *value)
     for (unsigned level = 0;; level++) {
         bool link = record_set(&r, level, layer, key.data, key.len);
 
-        rc = mdb_get(s->txn, level == 0 ? e->keys : e->layers, &r.key, &v);
+        rc = mdb_get(s->txn, level == 0 ? environment->keys : environment->layers, &r.key,
+                     &v);
         if (rc != 0)
             return store_status(rc);
         if (!link)
@@ -210,8 +224,7 @@ id_size(const struct t4_iter *it)
 static int
 descend(struct t4_iter *it, const MDB_val *key, const MDB_val *value)
 {
-    struct t4_engine *e = it->snap->engine;
-    const struct t4_host *host = e->store->host;
+    const struct t4_host *host = it->snap->engine->store->host;
 
     if (value->mv_size != ID_SIZE || it->depth >= MAX_DEPTH)
         return MDB_CORRUPTED;
@@ -223,7 +236,7 @@ descend(struct t4_iter *it, const MDB_val *key, const MDB_val *value)
     memcpy(it->key + it->depth * CHUNK, (const uint8_t *)key->mv_data + id_size(it),
            CHUNK);
     it->ids[it->depth++] = load_u64(value->mv_data);
-    return ready(it, &it->layers, &it->layers_turn, e->layers);
+    return ready(it, &it->layers, &it->layers_turn, it->snap->environment->layers);
 }
 
 /* Leaves a layer: the cursor of the level above is on the link again. */
@@ -321,8 +334,7 @@ settle(struct t4_iter *it, bool forward, int rc, MDB_val *key, MDB_val *value,
 t4_status
 store_iter(struct t4_snap *s, struct t4_iter **out)
 {
-    struct t4_engine *e = s->engine;
-    const struct t4_host *host = e->store->host;
+    const struct t4_host *host = s->engine->store->host;
     struct t4_iter *it = &s->first;
     int rc;
 
@@ -335,7 +347,7 @@ store_iter(struct t4_snap *s, struct t4_iter **out)
     }
     it->at = BEFORE;
     it->depth = 0;
-    rc = ready(it, &it->keys, &it->keys_turn, e->keys);
+    rc = ready(it, &it->keys, &it->keys_turn, s->environment->keys);
     if (rc != 0) {
         if (it != &s->first)
             host->free(host, it);

@@ -4,6 +4,7 @@
  *   lmdb.c    descriptor, options, open and close, stats
  *   write.c   transactions, long keys on the way in
  *   read.c    snapshots, get, iterators
+ *   copy.c    defragmentation: a second file that takes the place of the first
  *
  * Format of dir/data.mdb (README.md says why).  Three databases in one LMDB environment:
  *   keys    <key of 1 to 480 bytes>                      -> value
@@ -52,18 +53,39 @@ struct state {
 struct store { /* the plugin's state: what load() gives */
     const struct t4_host *host;
     uint64_t map_size;
+    uint64_t copy_step; /* bytes of one step of a defragmentation */
 };
 
-struct t4_engine {
-    const struct store *store;   /* [const] */
-    char *dir;                   /* [const] */
+/* An open file: the current one, one that snapshots still read, or the copy being made. */
+struct environment {
     MDB_env *env;                /* [const] */
     MDB_dbi keys, layers, state; /* [const] */
-    struct state committed;      /* [writer] as of the last commit */
-    _Atomic uint64_t flushed;    /* committed.flushed, for any thread */
+    unsigned
+        references; /* [lock] the engine's, and one of each snapshot, also idle ones */
+};
+
+struct copy; /* a defragmentation under way */
+
+struct t4_engine {
+    const struct store *store; /* [const] */
+    char *dir;                 /* [const] */
     pthread_mutex_t lock;
-    struct t4_snap *idle; /* [lock] snapshots to be used again */
-    unsigned n_idle;      /* [lock] */
+    struct environment *current; /* [lock] changed by the writer */
+    struct t4_snap *idle;        /* [lock] snapshots of `current` to be used again */
+    unsigned n_idle;             /* [lock] */
+    struct state committed;      /* [writer] as of the last commit */
+    struct copy *copy;           /* [writer] NULL: none */
+    _Atomic uint64_t flushed;    /* committed.flushed, for any thread */
+};
+
+/* A write transaction. */
+struct writer {
+    struct environment *environment;
+    MDB_txn *txn;
+    MDB_cursor *keys; /* kept, since sorted operations mostly hit the page it is on */
+    MDB_cursor *layers;
+    struct state state;
+    unsigned append; /* MDB_APPEND: keys come in order, behind all that are there */
 };
 
 /* The key of a record at level 0 (keys) or below (layers). */
@@ -129,20 +151,54 @@ record_in_layer(const MDB_val *key, uint64_t layer)
 
 /* LMDB's or the system's error number as a status. */
 t4_status store_status(int rc);
-/* The same with a text: what was attempted, why it failed, what to do. */
-t4_status store_fail(const struct t4_engine *e, struct t4_call *call, int rc,
-                     const char *what);
-/* The state record.  MDB_NOTFOUND: the environment is new. */
+/*
+ * The same with a text: what was attempted (in `environment`, which may be NULL), why it
+ * failed, what to do.
+ */
+t4_status store_fail(const struct t4_engine *e, const struct environment *environment,
+                     struct t4_call *call, int rc, const char *what);
 
-int state_load(struct t4_engine *e, MDB_txn *txn, struct state *out);
-int state_save(struct t4_engine *e, MDB_txn *txn, const struct state *s);
+/* Opens the file and its tables, made if need be; *out is NULL on failure.  `flags`: LMDB's. */
+int environment_open(const struct store *store, const char *path, unsigned flags,
+                     struct environment **out, struct state *state);
+void environment_close(const struct store *store, struct environment *environment);
+/* The current one, with a reference. */
+struct environment *environment_hold(struct t4_engine *e);
+/* Gives a reference back; the last one closes it. */
+void environment_release(struct t4_engine *e, struct environment *environment);
+/* Bytes of its file, and of these in use; the number of the host's records. */
+int environment_stats(struct environment *environment, uint64_t *file, uint64_t *in_use,
+                      uint64_t *records);
+/* Makes a folder's entries durable. */
+int sync_folder(const char *path);
+
+/* The state record.  MDB_NOTFOUND: the environment is new. */
+int state_load(const struct environment *environment, MDB_txn *txn, struct state *out);
+int state_save(const struct environment *environment, MDB_txn *txn,
+               const struct state *s);
+
+/* Begin, operations, commit; writer_abort() after any failure but a commit's. */
+int writer_begin(struct writer *w, struct environment *environment,
+                 const struct state *state);
+int writer_put(struct writer *w, struct t4_slice key, struct t4_slice value);
+int writer_delete(struct writer *w, struct t4_slice key);
+int writer_commit(struct writer *w);
+void writer_abort(struct writer *w);
+
+/* Removes what a crash left of a copy. */
+int copy_clean(const char *dir);
+/* What was just committed goes into the part that is copied already, too. */
+void copy_follow(struct t4_engine *e, const struct t4_op *ops, size_t n);
+void copy_drop(struct t4_engine *e);
+t4_status store_defragment(struct t4_engine *e, struct t4_call *call, int32_t *more);
 
 t4_status store_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops,
                       size_t n, uint64_t flushed);
 
 t4_status store_snap(struct t4_engine *e, struct t4_snap **out);
 void store_snap_end(struct t4_snap *s);
-void store_snaps_close(struct t4_engine *e); /* frees the idle ones */
+/* Frees idle ones, a list taken off the engine. */
+void store_snaps_close(struct t4_snap *idle);
 t4_status store_get(struct t4_snap *s, struct t4_slice key, struct t4_slice *value);
 t4_status store_iter(struct t4_snap *s, struct t4_iter **out);
 void store_iter_end(struct t4_iter *it);

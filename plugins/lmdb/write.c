@@ -10,25 +10,17 @@
  * A key longer than CHUNK goes down link by link (store.h); a put makes the links that
  * are missing, a delete takes those away that lead to nothing any more.
  *
- * Entry point: store_write().  Runs on: one thread at a time.
+ * Entry points: store_write(); writer_*(), for the copy, too.  Runs on: one thread at a time.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "store.h"
 
-struct writer {
-    struct t4_engine *engine;
-    MDB_txn *txn;
-    MDB_cursor *keys; /* kept, since sorted operations mostly hit the page it is on */
-    MDB_cursor *layers;
-    struct state state;
-};
-
 int
-state_load(struct t4_engine *e, MDB_txn *txn, struct state *out)
+state_load(const struct environment *environment, MDB_txn *txn, struct state *out)
 {
     MDB_val key = {sizeof STATE_KEY - 1, (void *)(uintptr_t)STATE_KEY}, value;
-    int rc = mdb_get(txn, e->state, &key, &value);
+    int rc = mdb_get(txn, environment->state, &key, &value);
     const uint8_t *p = value.mv_data;
 
     if (rc != 0)
@@ -41,7 +33,7 @@ state_load(struct t4_engine *e, MDB_txn *txn, struct state *out)
 }
 
 int
-state_save(struct t4_engine *e, MDB_txn *txn, const struct state *s)
+state_save(const struct environment *environment, MDB_txn *txn, const struct state *s)
 {
     MDB_val key = {sizeof STATE_KEY - 1, (void *)(uintptr_t)STATE_KEY}, value;
     uint8_t bytes[STATE_SIZE];
@@ -51,7 +43,7 @@ state_save(struct t4_engine *e, MDB_txn *txn, const struct state *s)
     store_u64(bytes + 16, s->next_layer);
     store_u64(bytes + 24, s->layers);
     value = (MDB_val){sizeof bytes, bytes};
-    return mdb_put(txn, e->state, &key, &value, 0);
+    return mdb_put(txn, environment->state, &key, &value, 0);
 }
 
 /* --- one operation ------------------------------------------------------------------ */
@@ -86,11 +78,12 @@ make_link(struct writer *w, unsigned level, struct record *r, uint64_t *layer)
     *layer = w->state.next_layer++; /* (3) */
     w->state.layers++;
     store_u64(id, *layer);
-    return mdb_cursor_put(cursor_at(w, level), &r->key, &value, 0);
+    return mdb_cursor_put(cursor_at(w, level), &r->key, &value,
+                          level == 0 ? w->append : 0);
 }
 
-static int
-put(struct writer *w, struct t4_slice key, struct t4_slice value)
+int
+writer_put(struct writer *w, struct t4_slice key, struct t4_slice value)
 {
     MDB_val v = {value.len, (void *)(uintptr_t)value.data};
     struct record r;
@@ -110,7 +103,7 @@ put(struct writer *w, struct t4_slice key, struct t4_slice value)
         key.len -= CHUNK;
         level++;
     }
-    return mdb_cursor_put(cursor_at(w, level), &r.key, &v, 0);
+    return mdb_cursor_put(cursor_at(w, level), &r.key, &v, level == 0 ? w->append : 0);
 }
 
 /* Takes one record away; MDB_NOTFOUND: it is not there. */
@@ -137,7 +130,8 @@ layer_is_empty(struct writer *w, uint64_t layer, bool *empty)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int delete (struct writer *w, struct t4_slice key)
+int
+writer_delete(struct writer *w, struct t4_slice key)
 {
     uint64_t layers[MAX_DEPTH + 1] = {0}; /* layers[n]: the one that level n is in */
     const uint8_t *part = key.data;
@@ -178,44 +172,70 @@ static int delete (struct writer *w, struct t4_slice key)
 
 /* --- the transaction ---------------------------------------------------------------- */
 
-static int
-apply(struct writer *w, const struct t4_op *ops, size_t n)
+int
+writer_begin(struct writer *w, struct environment *environment, const struct state *state)
 {
-    int rc = mdb_cursor_open(w->txn, w->engine->keys, &w->keys);
+    int rc;
 
+    *w = (struct writer){.environment = environment, .state = *state};
+    rc = mdb_txn_begin(environment->env, NULL, 0, &w->txn);
     if (rc == 0)
-        rc = mdb_cursor_open(w->txn, w->engine->layers, &w->layers);
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        rc = ops[i].kind == T4_OP_PUT ? put(w, ops[i].key, ops[i].value)
-                                      : delete (w, ops[i].key);
+        rc = mdb_cursor_open(w->txn, environment->keys, &w->keys);
     if (rc == 0)
-        rc = state_save(w->engine, w->txn, &w->state);
+        rc = mdb_cursor_open(w->txn, environment->layers, &w->layers);
+    if (rc != 0)
+        writer_abort(w);
     return rc;
+}
+
+int
+writer_commit(struct writer *w)
+{
+    int rc = state_save(w->environment, w->txn, &w->state);
+
+    if (rc != 0) {
+        writer_abort(w);
+        return rc;
+    }
+    return mdb_txn_commit(w->txn);
+}
+
+void
+writer_abort(struct writer *w)
+{
+    if (w->txn != NULL)
+        mdb_txn_abort(w->txn); /* frees its cursors, too, as commit does */
+    w->txn = NULL;
 }
 
 t4_status
 store_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops, size_t n,
             uint64_t flushed)
 {
-    struct writer w = {.engine = e, .state = e->committed};
+    struct environment *environment = e->current;
+    struct writer w;
     int rc, dead;
 
     /* Now and then: a reader of another process that was killed would hold pages for ever. */
     if (flushed != e->committed.flushed)
-        mdb_reader_check(e->env, &dead);
-    rc = mdb_txn_begin(e->env, NULL, 0, &w.txn);
+        mdb_reader_check(environment->env, &dead);
+    rc = writer_begin(&w, environment, &e->committed);
     if (rc != 0)
-        return store_fail(e, call, rc, "cannot begin a write transaction");
-    w.state.flushed = flushed;
-    rc = apply(&w, ops, n);
+        return store_fail(e, environment, call, rc, "cannot begin a write transaction");
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = ops[i].kind == T4_OP_PUT ? writer_put(&w, ops[i].key, ops[i].value)
+                                      : writer_delete(&w, ops[i].key);
     if (rc != 0) {
-        mdb_txn_abort(w.txn); /* frees its cursors, too, as commit does */
-        return store_fail(e, call, rc, "cannot store a record");
+        writer_abort(&w);
+        return store_fail(e, environment, call, rc, "cannot store a record");
     }
-    rc = mdb_txn_commit(w.txn);
+    w.state.flushed = flushed;
+    rc = writer_commit(&w);
     if (rc != 0)
-        return store_fail(e, call, rc, "cannot commit");
+        return store_fail(e, environment, call, rc, "cannot commit");
     e->committed = w.state;
     atomic_store_explicit(&e->flushed, flushed, memory_order_release);
+    if (e->copy != NULL)
+        copy_follow(e, ops, n);
     return T4_OK;
 }

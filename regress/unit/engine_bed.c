@@ -42,8 +42,10 @@ build_folder(const char *folder)
 void
 bed_init(struct bed *b, const char *kind, const char *map_size)
 {
-    const struct plugin_setting setting = {"map_size",
-                                           map_size != NULL ? map_size : "1 GB"};
+    const struct plugin_setting setting[] = {
+        {"map_size", map_size != NULL ? map_size : "1 GB"},
+        {"copy_step", "64 kB"}, /* many steps to a small file */
+    };
     const char *tmp = getenv("TMPDIR");
     struct error error = {0};
 
@@ -58,7 +60,7 @@ bed_init(struct bed *b, const char *kind, const char *map_size)
         return;
     }
     setenv("T4_PLUGIN_DIR", build_folder("plugins"), 0);
-    if (plugin_load(NULL, kind, &setting, 1, &b->plugin, &error) != T4_OK)
+    if (plugin_load(NULL, kind, setting, 2, &b->plugin, &error) != T4_OK)
         fail_msg("%s (%s)", error.message, error.hint);
     assert_int_equal(
         plugin_role(b->plugin, T4_ROLE_ENGINE, kind, &b->ops, sizeof b->ops, &error),

@@ -212,6 +212,18 @@ in_use(struct bed *b, uint64_t *records)
     return stats.in_use_bytes;
 }
 
+/* True: there are more steps. */
+static bool
+defragment_step(struct bed *b)
+{
+    struct error error;
+    bool more;
+
+    if (engine_defragment(b->engine, &more, &error) != T4_OK)
+        fail_msg("%s", error.message);
+    return more;
+}
+
 /* Long keys leave no links and layers behind: space comes back. */
 static void
 test_deleting_gives_space_back(void **state)
@@ -300,7 +312,7 @@ struct model {
     struct keys keys;
     uint64_t *state;
     struct held held[MODEL_SNAPS];
-    size_t n_held, snaps, ops, records, steps, reopened;
+    size_t n_held, snaps, ops, records, steps, reopened, defragmented;
     uint64_t flushed;
 };
 
@@ -397,6 +409,8 @@ test_model(void **state)
     m.state = mem_zalloc(m.keys.n * sizeof *m.state);
     for (unsigned round = 1; round <= MODEL_ROUNDS; round++) {
         model_write(&m, &c, round / 60 % 2 == 0);
+        if (round % 8 != 0)
+            m.defragmented += !defragment_step(m.bed);
         if (m.n_held < MODEL_SNAPS && chance_below(&c, 3) == 0)
             model_hold(&m);
         if (m.n_held > 0 && chance_below(&c, 5) == 0)
@@ -420,11 +434,175 @@ test_model(void **state)
     assert_int_equal(records, 0);
     printf(
         "# %s, seed %llu: %zu keys, %u writes of %zu operations, %zu held snapshots, %zu "
-        "steps of iterators, %zu records scanned both ways, %zu reopened\n",
+        "steps of iterators, %zu records scanned both ways, %zu reopened, %zu times "
+        "defragmented\n",
         m.bed->kind, (unsigned long long)test_seed(), m.keys.n, MODEL_ROUNDS, m.ops,
-        m.snaps, m.steps, m.records, m.reopened);
+        m.snaps, m.steps, m.records, m.reopened, m.defragmented);
+    assert_true(m.defragmented > 1);
     mem_free(m.state);
     keys_free(&m.keys);
+}
+
+/* --- defragmentation ---------------------------------------------------------------- */
+
+static uint64_t
+file_size(struct bed *b)
+{
+    struct t4_engine_stats stats;
+
+    assert_int_equal(engine_stats(b->engine, &stats), T4_OK);
+    return stats.file_bytes;
+}
+
+/* 4,000 records of which every tenth stays; `turn` is its value. */
+static void
+fill_and_thin_out(struct bed *b, uint64_t turn)
+{
+    enum { KEYS = 4000, BATCH = 500 };
+    uint8_t value[1024] = {0};
+    struct t4_op ops[BATCH];
+    char key[BATCH][16];
+
+    memcpy(value, &turn, sizeof turn);
+    for (unsigned deleting = 0; deleting < 2; deleting++)
+        for (unsigned i = 0; i < KEYS; i++) {
+            snprintf(key[i % BATCH], sizeof key[0], "key%06u", i);
+            ops[i % BATCH] =
+                deleting && i % 10 != 0
+                    ? delete_op(slice_str(key[i % BATCH]))
+                    : put_op(slice_str(key[i % BATCH]), slice_of(value, sizeof value));
+            if (i % BATCH == BATCH - 1)
+                write_ok(b, ops, BATCH, turn);
+        }
+}
+
+static unsigned
+count_records(struct bed *b, struct t4_snap *s, uint64_t turn)
+{
+    struct t4_slice key, value;
+    struct t4_iter *it;
+    unsigned n = 0;
+
+    assert_int_equal(engine_iter(b->engine, s, &it), T4_OK);
+    while (engine_next(b->engine, it, &key, &value) == T4_OK) {
+        assert_memory_equal(value.data, &turn, sizeof turn);
+        n++;
+    }
+    engine_iter_end(b->engine, it);
+    return n;
+}
+
+/* The file gets as small as what it holds; an older snapshot goes on with the older file. */
+static void
+test_defragmentation(void **unused)
+{
+    struct t4_snap *old, *new;
+    uint64_t before, records, flushed, turn = 1;
+    struct bed b;
+    char path[PATH_MAX + 32];
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    for (; turn < 4; turn++) {
+        fill_and_thin_out(&b, turn);
+        before = file_size(&b);
+        old = snap(&b);
+        while (defragment_step(&b))
+            continue;
+        assert_true(file_size(&b) < before / 4);
+        assert_true(file_size(&b) <= in_use(&b, &records) + 65536);
+        assert_int_equal(records, 400);
+        new = snap(&b);
+        assert_int_equal(count_records(&b, old, turn), 400);
+        assert_int_equal(count_records(&b, new, turn), 400);
+        engine_snap_end(b.engine, new);
+        engine_snap_end(b.engine, old);
+    }
+    before = file_size(&b);
+    fill_and_thin_out(&b, turn);
+    assert_true(defragment_step(&b)); /* and is left half-way */
+    bed_close(&b);
+    bed_open(&b);
+    assert_int_equal(engine_flushed(b.engine, &flushed), T4_OK);
+    assert_int_equal(flushed, turn);
+    snprintf(path, sizeof path, "%s/data.mdb.new", b.dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    while (defragment_step(&b))
+        continue;
+    assert_true(file_size(&b) <= before + 65536);
+    old = snap(&b);
+    assert_int_equal(count_records(&b, old, turn), 400);
+    engine_snap_end(b.engine, old);
+    bed_close(&b);
+    bed_destroy(&b);
+}
+
+/* Writers who always write more than a step copies, and behind it, do not keep it from its end. */
+static void
+test_defragmentation_ends(void **unused)
+{
+    static uint8_t value[100 * 1024];
+    uint64_t records;
+    unsigned steps = 0;
+    struct bed b;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    fill_and_thin_out(&b, 1);
+    do {
+        char key[16];
+        struct t4_op op;
+
+        snprintf(key, sizeof key, "later%06u", steps);
+        op = put_op(slice_str(key), slice_of(value, sizeof value));
+        write_ok(&b, &op, 1, 1);
+        assert_true(++steps < 100);
+    } while (defragment_step(&b));
+    in_use(&b, &records);
+    assert_int_equal(records, 400 + steps);
+    bed_close(&b);
+    bed_destroy(&b);
+}
+
+/* A copy that finds no room is given up; writes go on. */
+static void
+test_defragmentation_without_room(void **unused)
+{
+    struct rlimit limit, old_limit;
+    uint64_t flushed, records;
+    struct t4_op op = put_op(slice_str("key000000x"), slice_str("v"));
+    t4_status status = T4_OK;
+    struct error error;
+    struct bed b;
+    bool more = true;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    bed_open(&b);
+    fill_and_thin_out(&b, 1);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old_limit);
+    limit = old_limit;
+    limit.rlim_cur = 320 * 1024; /* there is room for the lock file */
+    setrlimit(RLIMIT_FSIZE, &limit);
+    while (status == T4_OK) {
+        status = engine_defragment(b.engine, &more, &error);
+        assert_true(more || status != T4_OK);
+    }
+    setrlimit(RLIMIT_FSIZE, &old_limit);
+    assert_int_equal(status, T4_E_NOSPACE);
+    assert_non_null(strstr(error.message, "cannot write a copy"));
+    write_ok(&b, &op, 1, 7);
+    assert_int_equal(engine_flushed(b.engine, &flushed), T4_OK);
+    assert_int_equal(flushed, 7);
+    while (defragment_step(&b))
+        continue;
+    in_use(&b, &records);
+    assert_int_equal(records, 401);
+    bed_close(&b);
+    bed_destroy(&b);
 }
 
 /* --- readers beside a writer -------------------------------------------------------- */
@@ -527,8 +705,10 @@ test_readers_beside_a_writer(void **state)
     write_turn(&sh, ops, 1);
     for (int i = 0; i < 2; i++)
         thread_start(&readers[i].thread, "reader", reader_main, &readers[i]);
-    for (uint64_t turn = 2; turn <= turns; turn++)
+    for (uint64_t turn = 2; turn <= turns; turn++) {
         write_turn(&sh, ops, turn);
+        defragment_step(sh.bed);
+    }
     atomic_store(&sh.done, true);
     for (int i = 0; i < 2; i++)
         thread_join(&readers[i].thread);
@@ -604,6 +784,7 @@ test_facade_adopts_shorter_tables(void **state)
     struct t4_engine_stats stats;
     struct error error = {0};
     struct engine *e;
+    bool more = true;
 
     (void)state;
     ops.size =
@@ -612,6 +793,8 @@ test_facade_adopts_shorter_tables(void **state)
     assert_int_equal(engine_open(&ops, NULL, "short", "", &e, &error), T4_OK);
     assert_int_equal(engine_sync(e, &error), T4_OK);
     assert_int_equal(engine_stats(e, &stats), T4_E_UNSUPPORTED);
+    assert_int_equal(engine_defragment(e, &more, &error), T4_OK);
+    assert_false(more);
     engine_close(e);
 
     ops.size = offsetof(struct t4_engine_ops, prev);
@@ -682,10 +865,12 @@ crash_child(struct bed *b, const struct keys *k, uint64_t from, int report)
     bed_open(b);
     for (uint64_t i = from + 1;; i++) {
         size_t n = crash_ops(k, i, state, ops);
+        bool more;
 
         /* The array holds a key's last value; earlier ones in a batch do not matter. */
         if (engine_write(b->engine, ops, n, i, NULL) != T4_OK ||
             engine_sync(b->engine, NULL) != T4_OK ||
+            engine_defragment(b->engine, &more, NULL) != T4_OK ||
             write(report, &i, sizeof i) != sizeof i)
             _exit(1);
     }
@@ -780,7 +965,8 @@ fill(struct bed *b, const char *message, const char *hint)
     }
     n--;
     assert_int_equal(st, T4_E_NOSPACE);
-    assert_non_null(strstr(error.message, message));
+    if (strstr(error.message, message) == NULL)
+        fail_msg("%s", error.message);
     assert_non_null(strstr(error.message, b->dir));
     assert_non_null(strstr(error.hint, hint));
     assert_in_range(n, 10, 9999);
@@ -964,6 +1150,84 @@ test_folder_cannot_be_made(void **unused)
     bed_destroy(&b);
 }
 
+#define BESIDE_KEYS 300u
+
+/* Every key of one look has the value of one write; 0: it is whole. */
+static int
+look_from_outside(struct bed *b)
+{
+    struct t4_slice key, value, first = {0};
+    struct error error = {0};
+    struct engine *e;
+    struct t4_snap *s;
+    struct t4_iter *it;
+    unsigned n = 0;
+
+    if (engine_open_reading(&b->ops, plugin_state(b->plugin), "lmdb", b->dir, &e,
+                            &error) != T4_OK ||
+        engine_snap(e, &s) != T4_OK || engine_iter(e, s, &it) != T4_OK)
+        return 1;
+    for (; engine_next(e, it, &key, &value) == T4_OK; n++) {
+        if (n == 0)
+            first = value;
+        if (!slice_equal(value, first))
+            return 2;
+        if (n % 50 == 0)
+            usleep(2000); /* time for the writer to use pages again */
+    }
+    engine_iter_end(e, it);
+    engine_snap_end(e, s);
+    engine_close(e);
+    return n == BESIDE_KEYS ? 0 : 3;
+}
+
+/* The file and its lock file are replaced while other processes open and read them. */
+static void
+test_defragmentation_beside_readers(void **unused)
+{
+    static uint8_t value[1024];
+    char key[BESIDE_KEYS][16];
+    struct t4_op ops[BESIDE_KEYS];
+    unsigned turns = 0, done = 0;
+    int status = 0, ready[2];
+    struct bed b;
+    pid_t pid;
+
+    (void)unused;
+    bed_init(&b, "lmdb", NULL);
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid = fork(); /* before the environment is open here: LMDB's must not be inherited */
+    if (pid == 0) {
+        int wrong = read(ready[0], &status, 1) != 1;
+
+        for (int i = 0; i < 60 && wrong == 0; i++)
+            wrong = look_from_outside(&b);
+        _exit(wrong);
+    }
+    bed_open(&b);
+    for (unsigned i = 0; i < BESIDE_KEYS; i++) {
+        snprintf(key[i], sizeof key[i], "key%06u", i);
+        ops[i] = put_op(slice_str(key[i]), slice_of(value, sizeof value));
+    }
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        turns++;
+        memcpy(value, &turns, sizeof turns);
+        write_ok(&b, ops, BESIDE_KEYS, turns);
+        if (turns % 16 < 4) /* in between pages are used again */
+            done += !defragment_step(&b);
+        if (turns == 1)
+            assert_int_equal(write(ready[1], "", 1), 1);
+    }
+    printf("# %u writes, %u times defragmented, beside another process\n", turns, done);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_true(done > 0);
+    close(ready[0]);
+    close(ready[1]);
+    bed_close(&b);
+    bed_destroy(&b);
+}
+
 /* A look at what another process has written; beside it: regress/t/552_inspect.t. */
 static void
 test_open_reading(void **unused)
@@ -1024,6 +1288,9 @@ main(void)
         cmocka_unit_test(test_facade_refuses_incomplete_tables),
         cmocka_unit_test(test_facade_adopts_shorter_tables),
         cmocka_unit_test(test_facade_completes_errors),
+        cmocka_unit_test(test_defragmentation),
+        cmocka_unit_test(test_defragmentation_ends),
+        cmocka_unit_test(test_defragmentation_without_room),
         cmocka_unit_test(test_kill),
         cmocka_unit_test(test_full_map),
         cmocka_unit_test(test_full_disk),
@@ -1032,6 +1299,7 @@ main(void)
         cmocka_unit_test(test_used_file_is_not_begun_again),
         cmocka_unit_test(test_folder_cannot_be_made),
         cmocka_unit_test(test_open_reading),
+        cmocka_unit_test(test_defragmentation_beside_readers),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -3,7 +3,8 @@
  *
  * A table comes from a plugin that may be older or newer than the server, so it is copied
  * into one of our own size first: what the plugin does not have is NULL there, and either
- * has a fallback (sync of an engine that keeps nothing, stats) or is refused by name at
+ * has a fallback (sync of an engine that keeps nothing, stats, defragment) or is refused by name
+ * at
  * open.  After that a call is one indirect call; only its failure costs more, since the
  * plugin's words are then completed with what the caller should know.  The memory engine:
  * memory.c.
@@ -55,6 +56,15 @@ no_stats(struct t4_engine *handle, struct t4_engine_stats *out)
     return T4_E_UNSUPPORTED;
 }
 
+static t4_status
+nothing_to_defragment(struct t4_engine *handle, struct t4_call *call, int32_t *more)
+{
+    (void)handle;
+    (void)call;
+    *more = 0;
+    return T4_OK;
+}
+
 #define MEMBER(m)                                                                        \
     {                                                                                    \
 #m, offsetof(struct t4_engine_ops, m)                                            \
@@ -92,6 +102,8 @@ adopt(const struct t4_engine_ops *ops, const char *name, struct t4_engine_ops *o
     }
     if (own->stats == NULL)
         own->stats = no_stats;
+    if (own->defragment == NULL)
+        own->defragment = nothing_to_defragment;
     if (own->sync == NULL && !(own->caps & T4_ENGINE_DURABLE))
         own->sync = nothing_to_sync;
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
@@ -259,6 +271,17 @@ engine_sync(struct engine *e, struct error *error)
     t4_status st = e->ops.sync(e->handle, &call);
 
     return st == T4_OK ? T4_OK : report(e->name, error, st, "cannot sync");
+}
+
+t4_status
+engine_defragment(struct engine *e, bool *more, struct error *error)
+{
+    struct t4_call call = call_of(error);
+    int32_t again = 0;
+    t4_status st = e->ops.defragment(e->handle, &call, &again);
+
+    *more = st == T4_OK && again != 0;
+    return st == T4_OK ? T4_OK : report(e->name, error, st, "cannot defragment");
 }
 
 /* --- reading ------------------------------------------------------------------------ */

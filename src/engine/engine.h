@@ -11,6 +11,8 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 #include "include/t4_plugin.h"
 
@@ -37,6 +39,8 @@ uint64_t engine_max_key(const struct engine *e);
 t4_status engine_write(struct engine *e, const struct t4_op *ops, size_t n,
                        uint64_t flushed, struct error *error);
 t4_status engine_sync(struct engine *e, struct error *error);
+/* One step; an engine that cannot has nothing to do.  Writer's thread. */
+t4_status engine_defragment(struct engine *e, bool *more, struct error *error);
 t4_status engine_flushed(struct engine *e, uint64_t *out);
 t4_status engine_snap(struct engine *e, struct t4_snap **out);
 void engine_snap_end(struct engine *e, struct t4_snap *snap);

@@ -162,6 +162,11 @@ struct t4_engine_stats {
  *    be writing.  It changes nothing that is stored; NOTFOUND: there is no engine in dir.  Of its
  *    handle only snapshots, stats() and close() are used; each snapshot shows what the other
  *    process had written, all of a write() or none.
+ *  - defragment() does one step, some tens of milliseconds at most beyond the disk's time, and
+ *    says with *more = 1 that there are others.  The writer calls it, with any number of
+ *    writes between two steps; snapshots of all ages go on.  After a crash at any point the
+ *    engine is as if it had never begun, or done.  An error ends it and leaves the engine as
+ *    it was (NOSPACE: no room for the smaller file); only after IO the engine is of no use.
  */
 struct t4_engine_ops {
     uint32_t size;
@@ -190,6 +195,10 @@ struct t4_engine_ops {
     t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
     t4_status (*open_reading)(void *plugin, struct t4_call *, struct t4_slice dir,
                               struct t4_engine **);
+    /*
+     * May be missing.  Makes the file as small as what it holds; see the contract.
+     */
+    t4_status (*defragment)(struct t4_engine *, struct t4_call *, int32_t *more);
 };
 
 /* --- role: object store ----------------------------------------------------------------- */
