@@ -22,13 +22,13 @@
 
 struct node {
     struct metrics metrics;
-    _Atomic bool nospace;
+    _Atomic bool nospace, disk_full;
 };
 
 void
 node_status(struct node *n, struct node_status *out)
 {
-    *out = (struct node_status){.nospace = n->nospace};
+    *out = (struct node_status){.nospace = n->nospace, .disk_full = n->disk_full};
 }
 
 void
@@ -164,6 +164,9 @@ alarm_degrades(void **state)
     http_set_state(server, HTTP_READY, "");
     expect("/readyz", 200, "ok\n");
     node->nospace = true;
+    expect("/readyz", 200,
+           "degraded: NOSPACE: writes are refused until the alarm is taken down\n");
+    node->disk_full = true;
     expect(
         "/readyz", 200,
         "degraded: NOSPACE: the disk is full, writes are refused until there is room\n");

@@ -282,7 +282,8 @@ every_metric_is_rendered(void **state)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         snprintf(line, sizeof line, "# HELP %s ", all[i].name);
         assert_int_equal(count_of(text, line), 1);
-        snprintf(line, sizeof line, "# TYPE %s %s\n", all[i].name, all[i].kind);
+        snprintf(line, sizeof line, "# TYPE %s %.*s\n", all[i].name,
+                 (int)strcspn(all[i].kind, "_"), all[i].kind);
         assert_int_equal(count_of(text, line), 1);
     }
     assert_int_equal(text[strlen(text) - 1], '\n');

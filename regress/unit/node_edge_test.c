@@ -1,6 +1,6 @@
 /*
  * node_edge_test.c - a database where it is hard pressed: a slow or full engine, a failed log,
- * a clock that jumps, a stop in the middle of everything.
+ * a clock that jumps, a quota, compaction by itself, a stop in the middle of everything.
  *
  * Underneath are an engine whose writes the test holds up or fails, and an environment whose
  * boot clock it moves and whose syncs it fails; the rest is real.  Checked: what clients are
@@ -334,7 +334,8 @@ keepalive_answer(struct call *c)
     int64_t ttl;
 
     assert_int_equal(call_wait(c), ETCD_OK);
-    r = unpack(&etcdserverpb__lease_keep_alive_response__descriptor, &c->request.response);
+    r = unpack(&etcdserverpb__lease_keep_alive_response__descriptor,
+               &c->request.response);
     ttl = r->ttl;
     protobuf_c_message_free_unpacked(&r->base, NULL);
     call_free(c);
@@ -360,7 +361,8 @@ time_to_live(struct place *p, int64_t id)
 
     c.request.lease.id = id;
     assert_int_equal(call_now(p, &c), ETCD_OK);
-    r = unpack(&etcdserverpb__lease_time_to_live_response__descriptor, &c.request.response);
+    r = unpack(&etcdserverpb__lease_time_to_live_response__descriptor,
+               &c.request.response);
     ttl = r->ttl;
     protobuf_c_message_free_unpacked(&r->base, NULL);
     call_free(&c);
@@ -370,8 +372,8 @@ time_to_live(struct place *p, int64_t id)
 static int64_t
 count_all(struct place *p)
 {
-    struct range_request q = {.key = slice_of("", 1), .range_end = slice_of("", 1),
-                              .count_only = true};
+    struct range_request q = {
+        .key = slice_of("", 1), .range_end = slice_of("", 1), .count_only = true};
     Etcdserverpb__RangeResponse *r;
     struct chain out;
     bool too_long = false;
@@ -776,7 +778,8 @@ test_stop_under_load(void **unused)
         assert_int_equal(count_all(&p), puts);
         place_close(&p);
     }
-    print_message("# %u requests, %u puts acknowledged, stopped %d times\n", sent, puts, ROUNDS);
+    print_message("# %u requests, %u puts acknowledged, stopped %d times\n", sent, puts,
+                  ROUNDS);
     place_destroy(&p);
 }
 
@@ -809,7 +812,8 @@ test_a_lease_does_not_expire_before_it_is_known(void **unused)
     assert_int_equal(call_wait(&first), ETCD_OK);
     assert_int_equal(keepalive_answer(&alive), 5);
     assert_int_equal(call_wait(&second), ETCD_OK);
-    atomic_fetch_add(&clock_ahead, 3 * SECOND); /* 7 s after the evaluation, 3 after the answer */
+    atomic_fetch_add(&clock_ahead,
+                     3 * SECOND); /* 7 s after the evaluation, 3 after the answer */
     assert_int_equal(put(&p, 1, 10, 1), ETCD_OK);
     assert_int_equal(keepalive(&p, 2), 5);
     atomic_fetch_add(&clock_ahead, 6 * SECOND);
@@ -1077,6 +1081,184 @@ test_a_long_range_counts_once(void **unused)
     place_destroy(&p);
 }
 
+/* --- compaction by itself, and what is left in the engine ------------------------------------------------- */
+
+#define MODEL_KEYS 60
+#define MODEL_REVISIONS 3000
+
+/* What was done at each revision: a key was put, or deleted. */
+struct history {
+    struct {
+        unsigned key;
+        bool deleted;
+    } at[MODEL_REVISIONS + 1];
+    int64_t revision;
+};
+
+static void
+history_grow(struct place *p, struct history *h, struct chance *c, int64_t until)
+{
+    bool there[MODEL_KEYS] = {false};
+
+    for (int64_t r = 2; r <= h->revision; r++)
+        there[h->at[r].key] = !h->at[r].deleted;
+    while (h->revision < until) {
+        unsigned key = (unsigned)chance_below(c, MODEL_KEYS);
+        bool deleted = there[key] && chance_below(c, 3) == 0;
+
+        if (deleted) {
+            struct call call = {.request.op = NODE_DELETE_RANGE};
+
+            snprintf(call.key, sizeof call.key, "key%06u", key);
+            call.request.delete_range.key = slice_str(call.key);
+            assert_int_equal(call_now(p, &call), ETCD_OK);
+            call_free(&call);
+        } else {
+            assert_int_equal(put(p, key, 1 + chance_below(c, 500), 0), ETCD_OK);
+        }
+        there[key] = !deleted;
+        h->revision++;
+        h->at[h->revision].key = key;
+        h->at[h->revision].deleted = deleted;
+    }
+}
+
+/*
+ * Versions that are left when all is compacted to `to`: those above it, and of each key the
+ * newest at or below it, unless that is a tombstone older than it.
+ */
+static uint64_t
+history_versions(const struct history *h, int64_t to)
+{
+    bool covered[MODEL_KEYS] = {false};
+    uint64_t n = 0;
+
+    for (int64_t r = h->revision; r >= 2; r--) {
+        if (r > to) {
+            n++;
+        } else if (!covered[h->at[r].key]) {
+            covered[h->at[r].key] = true;
+            n += !h->at[r].deleted || r == to;
+        }
+    }
+    return n;
+}
+
+static enum etcd_error
+defragment(struct place *p)
+{
+    struct call c = {.request.op = NODE_DEFRAGMENT};
+    enum etcd_error error = call_now(p, &c);
+
+    call_free(&c);
+    return error;
+}
+
+static void
+test_automatic_compaction(void **kind)
+{
+    enum { KEEP = 500, OWN = 2 /* the state, and the compacted revision */ };
+    struct history *h = mem_zalloc(sizeof *h);
+    struct chance c = {test_seed()};
+    struct node_status status;
+    struct place p;
+
+    place_init(&p, *kind);
+    p.options.auto_compaction = COMPACTOR_REVISION;
+    p.options.auto_compaction_retention = KEEP;
+    place_open(&p);
+    h->revision = 1;
+    for (int64_t round = 1; round <= 3; round++) {
+        history_grow(&p, h, &c, round * MODEL_REVISIONS / 3);
+        assert_int_equal(count_all(&p), history_versions(h, h->revision) -
+                                            (uint64_t)h->at[h->revision].deleted);
+        if (round == 2) { /* the engine begins anew, from the log */
+            place_close(&p);
+            place_remove(&p, "/engine");
+            place_open(&p);
+        }
+        atomic_fetch_add(&clock_ahead, 300 * SECOND);
+        do {
+            sched_yield();
+            node_status(p.node, &status);
+        } while (status.compacted_revision != h->revision - KEEP);
+        assert_int_equal(defragment(&p),
+                         ETCD_OK); /* all is in the engine, and compacted */
+        node_status(p.node, &status);
+        assert_int_equal(status.db_records,
+                         history_versions(h, h->revision - KEEP) + OWN);
+        assert_true(status.db_bytes <= status.db_in_use_bytes + 131072);
+    }
+    place_destroy(&p);
+    mem_free(h);
+}
+
+/* --- the quota -------------------------------------------------------------------------------------------- */
+
+static enum etcd_error
+alarm_call(struct place *p, enum node_alarm_action action, int32_t kind)
+{
+    struct call c = {.request.op = NODE_ALARM};
+    struct node_status status;
+    enum etcd_error error;
+
+    node_status(p->node, &status);
+    c.request.alarm.action = action;
+    c.request.alarm.member = status.member_id;
+    c.request.alarm.kind = kind;
+    error = call_now(p, &c);
+    call_free(&c);
+    return error;
+}
+
+/* Noticed before a memtable is flushed; and what a checkpoint or the log bring back counts. */
+static void
+test_quota(void **kind)
+{
+    struct node_status status;
+    struct call delete = {.request.op = NODE_DELETE_RANGE};
+    struct place p;
+    unsigned n = 0;
+
+    place_init(&p, *kind);
+    p.options.quota_bytes = 1024 * KIB;
+    place_open(&p);
+    while (put(&p, n, 10 * KIB, 0) == ETCD_OK) {
+        node_status(p.node, &status);
+        assert_true(status.quota_used_bytes < 1024 * KIB + 64 * KIB);
+        n++;
+    }
+    assert_in_range(n, 40, 103);
+    node_status(p.node, &status);
+    assert_true(status.nospace && !status.disk_full);
+    assert_int_equal(status.n_alarms, 1);
+    assert_int_equal(put(&p, 0, 1, 0), ETCD_NO_SPACE);
+    assert_int_equal(grant(&p, 1, 100), ETCD_NO_SPACE);
+    assert_int_equal(count_all(&p), n);
+    place_close(&p);
+    place_open(&p);
+    assert_true(nospace(&p));
+    assert_int_equal(put(&p, 0, 1, 0), ETCD_NO_SPACE);
+
+    /* Taken down without making room it is up again with the next write. */
+    assert_int_equal(alarm_call(&p, NODE_ALARM_DEACTIVATE, ALARM_NOSPACE), ETCD_OK);
+    assert_false(nospace(&p));
+    assert_int_equal(put(&p, 0, 10 * KIB, 0), ETCD_NO_SPACE);
+    assert_true(nospace(&p));
+
+    delete.request.delete_range.key = slice_of("", 1);
+    delete.request.delete_range.range_end = slice_of("", 1);
+    assert_int_equal(call_now(&p, &delete), ETCD_OK);
+    call_free(&delete);
+    assert_int_equal(compact(&p, (int64_t)n + 2), ETCD_OK);
+    assert_int_equal(put(&p, 0, 1, 0), ETCD_NO_SPACE); /* room alone does not clear it */
+    assert_int_equal(alarm_call(&p, NODE_ALARM_DEACTIVATE, ALARM_NOSPACE), ETCD_OK);
+    for (unsigned i = 0; i < n / 2; i++)
+        assert_int_equal(put(&p, i, 10 * KIB, 0), ETCD_OK);
+    assert_false(nospace(&p));
+    place_destroy(&p);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1097,6 +1279,10 @@ main(int argc, char **argv)
         cmocka_unit_test(test_a_failed_log_is_not_a_full_disk),
         cmocka_unit_test(test_a_lost_log_is_noticed),
         cmocka_unit_test(test_a_long_range_counts_once),
+        cmocka_unit_test_prestate(test_automatic_compaction, "memory"),
+        cmocka_unit_test_prestate(test_automatic_compaction, "lmdb"),
+        cmocka_unit_test_prestate(test_quota, "memory"),
+        cmocka_unit_test_prestate(test_quota, "lmdb"),
     };
 
     if (argc > 1)

@@ -318,6 +318,9 @@ static const struct {
      {"", "eventual", "linear", "linearizable|serializable", "Linearizable"}},
     {"max-request-bytes", "8MiB", {"1023", "65MiB", "x", "-1", "1.5"}},
     {"max-txn-ops", "65536", {"0", "65537", "1k", "99999999999999999999"}},
+    {"quota-backend-bytes", "-1", {"", "x", "-1k", "--1", "9999999TB"}},
+    {"auto-compaction-mode", "revision", {"", "periodical", "1"}},
+    {"auto-compaction-retention", "72", {"", "-1", "x", "-5m", "87601"}},
     {"max-concurrent-streams", "4294967295", {"0", "4294967296", "-1"}},
     {"max-request-memory", "64MiB", {"63MiB", "2TiB", "-1", "x"}},
     {"max-connections", "1000", {"-1", "10000001", "1k"}},
@@ -413,6 +416,28 @@ values_arrive(void **state)
     assert_string_equal(options.changed, "--max-request-bytes=2MiB");
     accepts(NULL, "--node-id=a");
     assert_string_equal(options.node_id, "a");
+    accepts(NULL, "--quota-backend-bytes=8GB");
+    assert_int_equal(options.quota_backend_bytes, INT64_C(8) << 30);
+    accepts(NULL, "--quota-backend-bytes=-3");
+    assert_int_equal(options.quota_backend_bytes, -3);
+}
+
+/* As etcd reads it: without a unit hours, or revisions. */
+static void
+auto_compaction(void **state)
+{
+    (void)state;
+    accepts(NULL, NULL);
+    assert_int_equal(options.auto_compaction_retention, 0);
+    accepts(NULL, "--auto-compaction-retention=2");
+    assert_int_equal(options.auto_compaction_retention, 7200 * S);
+    accepts(NULL, "--auto-compaction-retention=1h30m");
+    assert_int_equal(options.auto_compaction_retention, 5400 * S);
+    accepts("T4_AUTO_COMPACTION_MODE=revision", "--auto-compaction-retention=1000");
+    assert_int_equal(options.auto_compaction_mode, 1);
+    assert_int_equal(options.auto_compaction_retention, 1000);
+    refuses("T4_AUTO_COMPACTION_MODE=revision", "--auto-compaction-retention=10m",
+            "number of revisions");
 }
 
 /* A runbook for etcd goes on working where the words mean the same. */
@@ -553,9 +578,6 @@ later_flags(void **state)
         {"branch-checkpoint", "branches"},
         {"checkpoint-interval-min", "checkpoints"},
         {"checkpoint-entries", "checkpoints"},
-        {"auto-compaction-retention", "automatic compaction"},
-        {"auto-compaction-mode", "automatic compaction"},
-        {"quota-backend-bytes", "quota"},
     };
     char text[128], words[256], name[OPTION_NAME_BYTES];
 
@@ -707,6 +729,7 @@ main(void)
         cmocka_unit_test(values_arrive),
         cmocka_unit_test(names_of_etcd),
         cmocka_unit_test(wildcards_are_not_advertised),
+        cmocka_unit_test(auto_compaction),
         cmocka_unit_test(precedence),
         cmocka_unit_test(plugin_settings),
         cmocka_unit_test(secrets_are_not_repeated),

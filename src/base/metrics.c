@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum kind { KIND_counter, KIND_gauge, KIND_histogram };
+enum kind { KIND_counter, KIND_gauge, KIND_histogram, KIND_histogram_long };
 
 static const struct {
     enum metric id; /* whose value it is */
@@ -32,8 +32,23 @@ static const struct {
 #undef ALIAS
 };
 
-#define FIRST_BUCKET_NS UINT64_C(1000000)
+#define MS UINT64_C(1000000)
 #define NS_PER_S UINT64_C(1000000000)
+
+/* Of the first bucket: 1 ms, or as etcd has it for what takes long. */
+static uint64_t
+first_bucket_ms(enum metric id)
+{
+    static const enum kind kinds[METRIC_COUNT] = {
+#define METRIC(id, kind, name, labels, help) [METRIC_##id] = KIND_##kind,
+#define ALIAS(id, kind, name, labels, help)
+#include "base/metrics.tbl"
+#undef METRIC
+#undef ALIAS
+    };
+
+    return kinds[id] == KIND_histogram_long ? 100 : 1;
+}
 
 void
 metric_observe(struct metrics *m, enum metric id, uint64_t ns)
@@ -41,7 +56,7 @@ metric_observe(struct metrics *m, enum metric id, uint64_t ns)
     struct histogram *h = &m->histogram[id];
     uint32_t i = 0;
 
-    while (i < HISTOGRAM_BUCKETS && ns > FIRST_BUCKET_NS << i)
+    while (i < HISTOGRAM_BUCKETS && ns > (first_bucket_ms(id) * MS) << i)
         i++;
     atomic_fetch_add_explicit(&h->bucket[i], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->sum_ns, ns, memory_order_relaxed);
@@ -67,8 +82,8 @@ metrics_head(struct buffer *out, const char *name, const char *kind, const char 
 }
 
 static void
-render_histogram(const struct histogram *h, const char *name, const char *labels,
-                 struct buffer *out)
+render_histogram(const struct histogram *h, uint64_t first_ms, const char *name,
+                 const char *labels, struct buffer *out)
 {
     /* {op="put"} becomes {op="put",le="..."}. */
     int inside = labels[0] != '\0' ? (int)strlen(labels) - 2 : 0;
@@ -76,7 +91,7 @@ render_histogram(const struct histogram *h, const char *name, const char *labels
     uint64_t sum = atomic_load_explicit(&h->sum_ns, memory_order_relaxed), count = 0;
 
     for (int i = 0; i < HISTOGRAM_BUCKETS; i++) {
-        uint64_t ms = UINT64_C(1) << i;
+        uint64_t ms = first_ms << i;
 
         count += atomic_load_explicit(&h->bucket[i], memory_order_relaxed);
         metrics_append(out,
@@ -94,7 +109,7 @@ render_histogram(const struct histogram *h, const char *name, const char *labels
 void
 metrics_render(const struct metrics *m, struct buffer *out)
 {
-    static const char *const kind_text[] = {"counter", "gauge", "histogram"};
+    static const char *const kind_text[] = {"counter", "gauge", "histogram", "histogram"};
     const char *last = "";
 
     for (size_t i = 0; i < sizeof metric_table / sizeof metric_table[0]; i++) {
@@ -106,8 +121,8 @@ metrics_render(const struct metrics *m, struct buffer *out)
                          metric_table[i].help);
             last = name;
         }
-        if (metric_table[i].kind == KIND_histogram)
-            render_histogram(&m->histogram[id], name, labels, out);
+        if (metric_table[i].kind >= KIND_histogram)
+            render_histogram(&m->histogram[id], first_bucket_ms(id), name, labels, out);
         else
             metrics_append(out, "%s%s %" PRId64 "\n", name, labels, metric_get(m, id));
     }

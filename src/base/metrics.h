@@ -24,7 +24,8 @@ enum metric {
     METRIC_COUNT
 };
 
-#define HISTOGRAM_BUCKETS 14 /* 1 ms * 2^n, n = 0..13, as etcd's disk histograms */
+/* 1 ms (of kind histogram_long: 100 ms) * 2^n, n = 0..13, as etcd's disk histograms */
+#define HISTOGRAM_BUCKETS 14
 
 struct histogram {
     _Atomic uint64_t bucket[HISTOGRAM_BUCKETS + 1]; /* the last one is +Inf */

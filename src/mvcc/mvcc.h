@@ -218,6 +218,8 @@ int64_t mvcc_compacted_physically(struct mvcc *m);
  */
 t4_status mvcc_work(struct mvcc *m, uint64_t *pause_ns, struct error *error);
 bool mvcc_has_work(struct mvcc *m);
+/* Between two slices of a flush.  [engine thread, or while it does not run] */
+bool mvcc_is_flushing(const struct mvcc *m);
 /* The last try to flush found no space (compactions may have succeeded since). */
 bool mvcc_flush_is_stuck(const struct mvcc *m);
 

@@ -497,3 +497,9 @@ mvcc_flush_is_stuck(const struct mvcc *m)
 {
     return m->job.flush_stuck;
 }
+
+bool
+mvcc_is_flushing(const struct mvcc *m)
+{
+    return m->job.flushing != NULL;
+}

@@ -4,8 +4,8 @@
  * The engine thread does flush and compaction, one slice after the other, paced so that the
  * log's fdatasync does not suffer; when frozen memtables pile up it stops pausing.  The
  * keeper creates log segments ahead of need, retries when the disk was full, and starts the
- * expiry of leases and the logging of remainders as requests through the same queue as
- * everything else.  Only the role may freeze a memtable, so that a physical compaction which
+ * expiry of leases, the logging of remainders and automatic compactions as requests through
+ * the same queue as everything else.  Only the role may freeze a memtable, so that a physical compaction which
  * finds its revision still in the active one asks for that in the same way.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -14,6 +14,9 @@
 #include "base/memory.h"
 #include "node/node_int.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #define SECOND 1000000000u
 #define REMAINDERS_NS (60u * (uint64_t)SECOND)
 #define FROZEN_HURRY 2u /* frozen memtables from which on flushes do not pause */
@@ -21,6 +24,7 @@
 #define EXPIRE_PENDING 1u
 #define REMAINDERS_PENDING 2u
 #define FREEZE_PENDING 4u
+#define COMPACT_PENDING 8u
 
 /* Submits an internal request unless the one before is still on its way. */
 static void
@@ -35,16 +39,16 @@ submit_internal(struct node *n, struct node_request *r, int op, uint32_t bit,
     node_submit(n, r);
 }
 
-/* --- the NOSPACE alarm ---------------------------------------------------------------------- */
+/* --- the alarm of a full disk ---------------------------------------------------------------------- */
 
 void
 background_space(struct node *n)
 {
     bool full = atomic_load(&n->wal_full) || atomic_load(&n->engine_full);
 
-    if (atomic_exchange(&n->nospace, full) == full)
+    if (atomic_exchange(&n->disk_full, full) == full)
         return;
-    metric_set(&n->metrics, METRIC_NOSPACE, full);
+    alarm_show(n);
     if (full)
         LOG_ERROR(
             "no space left on the device: alarm NOSPACE raised, puts and grants are "
@@ -160,24 +164,29 @@ engine_main(void *arg)
     struct node *n = arg;
     struct error error;
     unsigned waiting;
-    bool go_on = true;
+    bool go_on = true, defragmented;
 
     while (go_on) {
         uint64_t pause = 0;
         t4_status status = mvcc_work(n->mvcc, &pause, &error);
 
         waiting = answer_compactions(n, false);
+        defragmented =
+            defragment_step(n, status == T4_OK || status == T4_E_NOTFOUND, &waiting);
         switch (status) {
         case T4_OK:
             if (!mvcc_flush_is_stuck(n->mvcc) && atomic_exchange(&n->engine_full, false))
                 background_space(n);
+            alarm_measure(n);
             commit_resume(n);
             condition_signal(&n->engine_work.flushed);
             if (pause > 0 && mvcc_frozen_count(n->mvcc) < FROZEN_HURRY)
                 go_on = engine_sleep(n, pause);
             break;
         case T4_E_NOTFOUND:
-            /* Nothing frozen, yet a compaction waits: its freezing found no room then. */
+            if (defragmented)
+                break;
+            /* Nothing frozen, yet somebody waits for that: the freezing found no room then. */
             if (waiting > 0 && mvcc_frozen_count(n->mvcc) == 0)
                 submit_internal(n, &n->freeze_request, NODE_INTERNAL_FREEZE,
                                 FREEZE_PENDING, freeze_done);
@@ -188,7 +197,8 @@ engine_main(void *arg)
                 wal_give_up_reserve(n->wal);
             background_space(n);
             commit_resume(n);
-            go_on = engine_sleep(n, SECOND);
+            if (!defragmented)
+                go_on = engine_sleep(n, SECOND);
             break;
         default:
             error_wrap(&error, "the storage engine failed");
@@ -244,6 +254,45 @@ drop_segments(struct node *n)
                  NULL);
 }
 
+static void
+compact_done(struct node_request *r)
+{
+    struct node *n = container_of(r, struct node, compact_request);
+
+    chain_free(&r->response);
+    if (r->error == ETCD_OK || r->error == ETCD_COMPACTED)
+        atomic_store(&n->compacted_to, r->compact.revision);
+    else
+        LOG_WARN("an automatic compaction failed; it is tried again", "reason",
+                 etcd_error_text(r->error), NULL);
+    atomic_fetch_and(&n->internal_pending, ~COMPACT_PENDING);
+}
+
+/* History that is old enough goes, if this server leads. */
+static void
+compact_by_itself(struct node *n, uint64_t now)
+{
+    int64_t done = atomic_exchange(&n->compacted_to, 0), to;
+    char text[24];
+
+    if (n->compactor.mode == COMPACTOR_OFF)
+        return;
+    if (done > 0)
+        compactor_done(&n->compactor, now, done);
+    if (atomic_load(&n->internal_pending) & COMPACT_PENDING)
+        return;
+    to = compactor_tick(&n->compactor, now, commit_published(n).revision,
+                        atomic_load(&n->leading));
+    if (to == 0)
+        return;
+    snprintf(text, sizeof text, "%" PRId64, to);
+    LOG_INFO("compacting automatically", "revision", text, "mode",
+             n->compactor.mode == COMPACTOR_PERIODIC ? "periodic" : "revision", NULL);
+    n->compact_request.compact.revision = to;
+    n->compact_request.compact.physical = false;
+    submit_internal(n, &n->compact_request, NODE_COMPACT, COMPACT_PENDING, compact_done);
+}
+
 /* What is due now; returns how long to sleep afterwards. */
 static uint64_t
 keep(struct node *n)
@@ -264,6 +313,7 @@ keep(struct node *n)
         if (n->hub != NULL) /* it may have to ask again */
             watch_hub_wake(n->hub);
     }
+    compact_by_itself(n, now);
     if (!atomic_load(&n->leading))
         return SECOND / 4; /* the log may not be started, and no lease expires here */
 
@@ -320,6 +370,9 @@ void
 background_start(struct node *n)
 {
     n->last_remainders_ns = n->options.env->boot_ns(n->options.env->state);
+    compactor_init(&n->compactor, n->options.auto_compaction,
+                   n->options.auto_compaction_retention, n->last_remainders_ns,
+                   commit_published(n).revision);
     atomic_store(&n->threads_run, true);
     thread_start(&n->engine_thread, "t4-engine", engine_main, n);
     thread_start(&n->keeper_thread, "t4-keeper", keeper_main, n);
@@ -333,6 +386,7 @@ background_stop(struct node *n)
     condition_signal(&n->keeper_work.wake);
     mutex_unlock(&n->keeper_work.lock);
     thread_join(&n->keeper_thread);
+    compactor_free(&n->compactor);
 
     mutex_lock(&n->engine_work.lock);
     n->engine_work.stop = true;

@@ -53,12 +53,14 @@ commit_published(struct node *n)
     return s;
 }
 
-/* A physical compaction is answered when it is done physically. */
+/* A physical compaction is answered when it is done physically, and so on. */
 static void
 finish(struct node *n, struct node_request *r)
 {
     if (r->op == NODE_COMPACT && r->compact.physical && r->error == ETCD_OK)
         background_wait_compaction(n, r);
+    else if (r->op == NODE_DEFRAGMENT && r->error == ETCD_OK)
+        defragment_wait(n, r);
     else
         r->done(r);
 }
@@ -404,7 +406,8 @@ static bool
 needs_proof(const struct node_request *r)
 {
     return r->op == NODE_LEASE_KEEPALIVE || r->op == NODE_LEASE_TIME_TO_LIVE ||
-           r->op == NODE_LEASE_LEASES;
+           r->op == NODE_LEASE_LEASES ||
+           (r->op == NODE_ALARM && r->alarm.action == NODE_ALARM_GET);
 }
 
 static void
@@ -464,6 +467,7 @@ void
 node_submit(struct node *n, struct node_request *r)
 {
     enum etcd_error refused = ETCD_OK;
+    bool leading = true;
 
     r->next = NULL;
     chain_init(&r->response);
@@ -477,12 +481,14 @@ node_submit(struct node *n, struct node_request *r)
     if (n->queue.closed)
         refused = ETCD_STOPPED;
     else if (!atomic_load_explicit(&n->leading, memory_order_relaxed))
-        refused = ETCD_NO_LEADER;
+        leading = false;
     else if ((int)r->op < NODE_INTERNAL && /* of those there are few */
              n->queue.bytes + cost_of(r) + atomic_load(&n->unsynced_bytes) +
                      mvcc_held_bytes(n->mvcc) >
                  n->options.backlog_bytes + n->options.memtable_bytes)
         refused = ETCD_BACKLOG_FULL;
+    if (!leading)
+        refused = ETCD_NO_LEADER;
     if (refused ==
         ETCD_OK) { /* from here on it is the evaluator's, and may soon be gone */
         *n->queue.tail = r;
@@ -495,7 +501,10 @@ node_submit(struct node *n, struct node_request *r)
         commit_drain(n, false);
         return;
     }
-    refuse(n, r, refused);
+    if (!leading && r->op == NODE_DEFRAGMENT) /* the engine is this server's own */
+        defragment_wait(n, r);
+    else
+        refuse(n, r, refused);
 }
 
 /* --- the sync thread -------------------------------------------------------------------------- */

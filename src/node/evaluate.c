@@ -10,7 +10,6 @@
  */
 #include "base/log.h"
 #include "base/memory.h"
-#include "fmt/entry.h"
 #include "node/node_int.h"
 
 #define CLOCK_SLACK_MS                                                                   \
@@ -107,15 +106,6 @@ has_expired(struct node *n, struct lease *l, uint64_t now)
 
 /* --- applying effects ----------------------------------------------------------------------- */
 
-/* What an evaluation wants to have happen. */
-struct effects {
-    const struct mutation *mutation, *extra; /* extra: records of space 's' */
-    size_t n, n_extra;
-    bool new_revision;
-    int64_t compact_to; /* > 0: this is a compaction */
-    bool urgent;        /* may use the reserve under NOSPACE */
-};
-
 static void
 insert_versions(struct node *n, const struct entry *e, const struct mutation *m,
                 size_t count)
@@ -132,12 +122,8 @@ insert_versions(struct node *n, const struct entry *e, const struct mutation *m,
     buffer_free(&ikey);
 }
 
-/*
- * Builds the entry in n->entry and inserts the versions; NO_SPACE: nothing happened.  The
- * caller then answers and calls commit_append().
- */
-static enum etcd_error
-apply(struct node *n, const struct effects *f)
+enum etcd_error
+evaluate_apply(struct node *n, const struct effects *f)
 {
     struct entry e = {.kind = f->compact_to > 0 ? ENTRY_COMPACTION : ENTRY_NORMAL,
                       .compact_revision = f->compact_to,
@@ -174,8 +160,9 @@ apply(struct node *n, const struct effects *f)
 }
 
 /* The answer first: once the entry is in the buffer, the request may be gone. */
-static void
-answer(struct node *n, struct node_request *r, enum etcd_error error, bool logged)
+void
+evaluate_answer(struct node *n, struct node_request *r, enum etcd_error error,
+                bool logged)
 {
     if (error != ETCD_OK) {
         chain_free(&r->response);
@@ -221,7 +208,7 @@ evaluate_keys(struct node *n, struct node_request *r)
     enum etcd_error error;
 
     if (mvcc_read_begin(n->mvcc, &reader) != T4_OK) {
-        answer(n, r, ETCD_READ_FAILED, false);
+        evaluate_answer(n, r, ETCD_READ_FAILED, false);
         return;
     }
     txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);
@@ -244,11 +231,11 @@ evaluate_keys(struct node *n, struct node_request *r)
     if (error == ETCD_OK)
         f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
     if (error == ETCD_OK && f.new_revision)
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
     if (error == ETCD_OK && f.new_revision)
         count_mutations(n, &f);
     mvcc_read_end(&reader);
-    answer(n, r, error, f.new_revision);
+    evaluate_answer(n, r, error, f.new_revision);
 }
 
 /* --- compaction ------------------------------------------------------------------------------------ */
@@ -273,18 +260,18 @@ evaluate_compact(struct node *n, struct node_request *r)
     else if (logged) {
         buffer_append_varint(&value, (uint64_t)revision);
         record.value = buffer_slice(&value);
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
     } else {
         n->compacted = revision; /* etcd accepts Compact(0) once; nothing to remember */
     }
     buffer_free(&value);
     if (error == ETCD_OK) {
         wire_header_field(&r->response, 1, &header);
-        if (physical)
+        if (physical || alarm_wants_flush(n))
             mvcc_freeze(
                 n->mvcc); /* all of it must reach the engine to be removed there */
     }
-    answer(n, r, error, logged);
+    evaluate_answer(n, r, error, logged);
 }
 
 /* --- leases ------------------------------------------------------------------------------------------- */
@@ -339,7 +326,7 @@ evaluate_grant(struct node *n, struct node_request *r)
         ttl = LEASE_TTL_MIN;
     if (error == ETCD_OK) {
         record = lease_record(key, &value, id, ttl, ttl);
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
     }
     if (error == ETCD_OK) {
         lease_add(n->leases, id, ttl, ttl, boot_ns(n))->release_index = n->index;
@@ -351,7 +338,7 @@ evaluate_grant(struct node *n, struct node_request *r)
         wire_varint_field(&r->response, 3, (uint64_t)ttl);
     }
     buffer_free(&value);
-    answer(n, r, error, true);
+    evaluate_answer(n, r, error, true);
 }
 
 /* Revokes a lease that exists: its keys go in one revision, with its record. */
@@ -374,7 +361,7 @@ revoke(struct node *n, struct lease *l)
     error = txn_revoke(n->txn, l->id);
     if (error == ETCD_OK) {
         f.mutation = txn_mutations(n->txn, &f.n, &f.new_revision);
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
     }
     if (error == ETCD_OK)
         count_mutations(n, &f);
@@ -397,7 +384,7 @@ evaluate_revoke(struct node *n, struct node_request *r)
 
         wire_header_field(&r->response, 1, &header);
     }
-    answer(n, r, error, true);
+    evaluate_answer(n, r, error, true);
 }
 
 static void
@@ -412,12 +399,12 @@ evaluate_keepalive(struct node *n, struct node_request *r)
 
     r->evaluated_ns = now;
     if (!node_is_proven(n)) { /* asked for before it came here, and lost meanwhile */
-        answer(n, r, ETCD_NO_LEADER, false);
+        evaluate_answer(n, r, ETCD_NO_LEADER, false);
         return;
     }
     if (l != NULL && has_expired(n, l, now)) {
         /* Expired: it is answered only after its end is decided, never revived. */
-        error = revoke(n, l);
+        error = atomic_load(&n->alarm_corrupt) ? ETCD_CORRUPT : revoke(n, l);
         logged = error == ETCD_OK;
         if (logged)
             metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
@@ -428,7 +415,7 @@ evaluate_keepalive(struct node *n, struct node_request *r)
         struct mutation record = lease_record(key, &value, l->id, l->ttl, l->ttl);
         struct effects f = {.extra = &record, .n_extra = 1, .urgent = true};
 
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
         logged = error == ETCD_OK;
         if (logged)
             l->logged_remaining = l->ttl;
@@ -443,7 +430,7 @@ evaluate_keepalive(struct node *n, struct node_request *r)
     wire_header_field(&r->response, 1, &header);
     wire_varint_field(&r->response, 2, (uint64_t)r->lease.id);
     wire_varint_field(&r->response, 3, (uint64_t)ttl);
-    answer(n, r, error, logged);
+    evaluate_answer(n, r, error, logged);
 }
 
 static enum etcd_error
@@ -478,7 +465,7 @@ attached_keys(struct node *n, int64_t id, struct chain *out)
 static void
 answer_if_proven(struct node *n, struct node_request *r, enum etcd_error error)
 {
-    answer(n, r, node_is_proven(n) ? error : ETCD_NO_LEADER, false);
+    evaluate_answer(n, r, node_is_proven(n) ? error : ETCD_NO_LEADER, false);
 }
 
 static void
@@ -542,15 +529,15 @@ evaluate_expire(struct node *n, struct node_request *r)
             break;
         metric_add(&n->metrics, METRIC_LEASES_EXPIRED, 1);
     }
-    answer(n, r, error, logged);
+    evaluate_answer(n, r, error, logged);
 }
 
-/* A physical compaction waits for a memtable that nobody fills up. */
+/* Something waits for a memtable that nobody fills up. */
 static void
 evaluate_freeze(struct node *n, struct node_request *r)
 {
     mvcc_freeze(n->mvcc);
-    answer(n, r, ETCD_OK, false);
+    evaluate_answer(n, r, ETCD_OK, false);
 }
 
 /* All due remainders in one entry. */
@@ -569,7 +556,7 @@ evaluate_remainders(struct node *n, struct node_request *r)
         record[i] = lease_record(key[i], &value[i], due[i]->id, due[i]->ttl,
                                  lease_remaining_up(due[i], now));
     if (count > 0)
-        error = apply(n, &f);
+        error = evaluate_apply(n, &f);
     for (uint64_t i = 0; i < count; i++) {
         if (error == ETCD_OK)
             due[i]->logged_remaining = lease_remaining_up(due[i], now);
@@ -579,7 +566,7 @@ evaluate_remainders(struct node *n, struct node_request *r)
     mem_free(key);
     mem_free(record);
     mem_free(due);
-    answer(n, r, error, count > 0);
+    evaluate_answer(n, r, error, count > 0);
 }
 
 /* --- dispatch ---------------------------------------------------------------------------------------------- */
@@ -591,6 +578,8 @@ evaluate_is_heavy(const struct node_request *r)
     case NODE_PUT:
     case NODE_COMPACT:
     case NODE_BARRIER:
+    case NODE_ALARM:
+    case NODE_DEFRAGMENT:
     case NODE_LEASE_GRANT:
     case NODE_LEASE_KEEPALIVE: return false;
     case NODE_DELETE_RANGE: return !range_is_single(r->delete_range.range_end);
@@ -600,17 +589,8 @@ evaluate_is_heavy(const struct node_request *r)
     }
 }
 
-/* Under the NOSPACE alarm writes that need space are refused before evaluation, as in etcd. */
-static bool
-needs_space(const struct node_request *r)
-{
-    return r->op == NODE_PUT || r->op == NODE_LEASE_GRANT ||
-           (r->op == NODE_TXN && txn_has_put(&r->txn));
-}
-
-/* Revisions may come of it. */
-static bool
-needs_revision(const struct node_request *r)
+bool
+evaluate_needs_revision(const struct node_request *r)
 {
     return r->op == NODE_PUT || r->op == NODE_DELETE_RANGE || r->op == NODE_TXN ||
            r->op == NODE_LEASE_REVOKE || (int)r->op == NODE_INTERNAL_EXPIRE;
@@ -632,24 +612,24 @@ void
 evaluate(struct node *n, struct node_request *r)
 {
     if (!atomic_load_explicit(&n->leading, memory_order_relaxed)) {
-        answer(n, r, ETCD_NO_LEADER, false);
+        evaluate_answer(n, r, ETCD_NO_LEADER, false);
         return;
     }
-    if (needs_revision(r) && has_left_store_behind(n)) {
-        answer(n, r, ETCD_BACKLOG_FULL, false);
+    if (evaluate_needs_revision(r) && has_left_store_behind(n)) {
+        evaluate_answer(n, r, ETCD_BACKLOG_FULL, false);
         return;
     }
-    if (needs_space(r) && atomic_load_explicit(&n->nospace, memory_order_relaxed)) {
-        answer(n, r, ETCD_NO_SPACE, false);
+    if (alarm_refuses(n, r))
         return;
-    }
     switch ((int)r->op) {
     case NODE_PUT:
     case NODE_DELETE_RANGE:
     case NODE_TXN: evaluate_keys(n, r); return;
     case NODE_COMPACT: evaluate_compact(n, r); return;
     case NODE_INTERNAL_FREEZE: evaluate_freeze(n, r); return;
-    case NODE_BARRIER: answer(n, r, ETCD_OK, false); return;
+    case NODE_BARRIER: evaluate_answer(n, r, ETCD_OK, false); return;
+    case NODE_ALARM: evaluate_alarm(n, r); return;
+    case NODE_DEFRAGMENT: evaluate_freeze(n, r); return; /* and then defragment.c */
     default: break;
     }
     if ((int)r->op < NODE_INTERNAL)

@@ -13,13 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "env/file.h"
 #include "fmt/text.h"
 #include "node/node_int.h"
 
-#define FORMAT 1
+/*
+ * The format of the whole data directory: raised when an older server would misread what this one
+ * may write anywhere in it.  An older directory is read, and raised once the start has succeeded.
+ *   1  the first
+ *   2  "version" comes first, in this format and in all later ones; alarms in the log
+ */
+#define FORMAT 2
 #define FILE_MAX 1024
+#define VERSION_BYTES 64
 
 static t4_status
 lock_directory(struct node *n, struct error *error)
@@ -57,6 +65,7 @@ identity_text(void *arg, const struct env_stat *st, struct buffer *out)
     const struct identity *id = arg;
 
     text_begin(out, "t4-identity", FORMAT);
+    text_string(out, "version", T4_VERSION);
     text_hex(out, "cluster", id->cluster_id);
     text_hex(out, "lineage", id->lineage);
     text_u64(out, "generation", id->generation);
@@ -73,9 +82,38 @@ identity_write(struct node *n, struct error *error)
     t4_status status = env_replace_file(n->options.env, n->data_dir, "identity",
                                         identity_text, &n->identity, error);
 
-    if (status == T4_OK)
-        n->identity.fresh = false;
-    return status;
+    if (status != T4_OK)
+        return status;
+    if (n->identity.format != 0 && n->identity.format < FORMAT)
+        LOG_INFO("the data directory has this version's format now; earlier versions "
+                 "refuse it",
+                 "data_dir", n->data_dir, "version", T4_VERSION, NULL);
+    n->identity.format = FORMAT;
+    n->identity.fresh = false;
+    return T4_OK;
+}
+
+t4_status
+identity_upgrade(struct node *n, struct error *error)
+{
+    return n->identity.format < FORMAT ? identity_write(n, error) : T4_OK;
+}
+
+/* It says who wrote it, if nothing else. */
+static t4_status
+refuse_newer(struct node *n, unsigned format, const char *version, struct error *error)
+{
+    error_set(
+        error, T4_E_INVALID,
+        "the data directory %s has format %u, written by t4 %s; this is t4 %s, which "
+        "reads formats up to %d",
+        n->data_dir, format, version, T4_VERSION, FORMAT);
+    return error_hint(
+        error,
+        "start t4 %s or a later one on it; or begin with another --data-dir "
+        "from a copy made before the upgrade or from the object store, if "
+        "nothing later has written to that",
+        version);
 }
 
 static t4_status
@@ -83,17 +121,14 @@ identity_parse(struct node *n, struct t4_slice text, struct env_stat *written,
                struct error *error)
 {
     struct identity *id = &n->identity;
+    char version[VERSION_BYTES] = "";
     struct text_reader r;
-    unsigned format;
 
-    text_open(&r, text, "t4-identity", &format);
-    if (format > FORMAT) {
-        error_set(
-            error, T4_E_INVALID,
-            "the data directory %s has format %u, this server knows formats up to %d",
-            n->data_dir, format, FORMAT);
-        return error_hint(error, "start the version of t4 that wrote it, or a newer one");
-    }
+    text_open(&r, text, "t4-identity", &id->format);
+    if (id->format >= 2)
+        text_read_string(&r, "version", version, sizeof version);
+    if (id->format > FORMAT)
+        return refuse_newer(n, id->format, r.bad ? "(not known)" : version, error);
     id->cluster_id = text_read_hex(&r, "cluster");
     id->lineage = text_read_hex(&r, "lineage");
     id->generation = text_read_u64(&r, "generation");

@@ -26,6 +26,7 @@ node_options_default(struct node_options *o)
         .memtable_bytes = 16 * MIB,
         .reserve_bytes = 64 * MIB,
         .backlog_bytes = 256 * (uint64_t)MIB,
+        .quota_bytes = NODE_QUOTA_BYTES,
         .max_request_bytes = 1572864,
         .max_txn_ops = 128,
         .workers = 2,
@@ -97,6 +98,8 @@ release(struct node *n)
     lease_table_free(n->leases);
     buffer_free(&n->entry);
     commit_free(n);
+    alarm_free(n);
+    defragment_free(n);
     condition_destroy(&n->engine_work.flushed);
     condition_destroy(&n->engine_work.wake);
     mutex_destroy(&n->engine_work.lock);
@@ -137,6 +140,8 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     n->leases = lease_table_new(seed);
     n->txn = txn_new(seed);
     commit_init(n);
+    alarm_init(n);
+    defragment_init(n);
     mutex_init(&n->compact.lock);
     mutex_init(&n->lead_change.lock);
     mutex_init(&n->engine_work.lock);
@@ -163,6 +168,8 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     }
     if (status == T4_OK && n->lead != NULL)
         status = lead_start(n, error);
+    if (status == T4_OK)
+        status = identity_upgrade(n, error);
     if (status != T4_OK) {
         lead_stop(n);
         release(n);
@@ -172,6 +179,7 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     n->role_worker = workers_new("t4-role", 1);
     mutex_lock(&n->role); /* a late joining of log and store waits here */
     evaluate_leases_changed(n);
+    alarm_measure(n);
     start_hub(n);
     commit_start(n);
     background_start(n);
@@ -193,6 +201,7 @@ node_stop(struct node *n)
     lead_stop(n);
     base_stop(n);
     commit_refuse(n);
+    defragment_refuse(n);
     background_refuse_compactions(n); /* the sync thread may just have released some */
     if (!atomic_exchange(&n->hub_stopped, true))
         watch_hub_stop(n->hub, ETCD_STOPPED);
@@ -386,6 +395,13 @@ node_header(struct node *n, struct response_header *out)
     *out = header_at(n, commit_published(n).revision);
 }
 
+/* An engine in memory has no file: then it is what it holds. */
+static uint64_t
+db_bytes(const struct t4_engine_stats *stats)
+{
+    return stats->file_bytes > 0 ? stats->file_bytes : stats->in_use_bytes;
+}
+
 void
 node_status(struct node *n, struct node_status *out)
 {
@@ -402,9 +418,14 @@ node_status(struct node *n, struct node_status *out)
         .applied_index = now.index,
         .revision = now.revision,
         .compacted_revision = now.compacted,
-        .db_bytes = stats.file_bytes,
+        .db_bytes = db_bytes(&stats),
         .db_in_use_bytes = stats.in_use_bytes,
-        .nospace = atomic_load(&n->nospace),
+        .db_records = stats.records,
+        .nospace = atomic_load(&n->alarm_nospace) || atomic_load(&n->disk_full),
+        .disk_full = atomic_load(&n->disk_full),
+        .corrupt = atomic_load(&n->alarm_corrupt),
+        .quota_bytes = n->options.quota_bytes,
+        .quota_used_bytes = alarm_quota_used(n),
         .stopping = atomic_load(&n->stopping),
         .name = n->name,
         .advertise_urls = n->advertise_urls,
@@ -412,6 +433,7 @@ node_status(struct node *n, struct node_status *out)
         .has_store = n->lead != NULL,
         .store_is_built_in = n->options.store_is_built_in,
     };
+    out->n_alarms = alarm_look(n, now.index, out->alarm);
     if (n->lead != NULL)
         leadership_look(n->lead, &out->leadership);
     out->began_from_checkpoint = n->hydration != NULL;
@@ -475,11 +497,11 @@ node_refresh_metrics(struct node *n)
     if (n->lead != NULL)
         waiting = refresh_store_metrics(n);
     if (engine_stats(n->engine, &stats) == T4_OK) {
-        metric_set(m, METRIC_DB_BYTES, (int64_t)stats.file_bytes);
+        metric_set(m, METRIC_DB_BYTES, (int64_t)db_bytes(&stats));
         metric_set(m, METRIC_DB_IN_USE, (int64_t)stats.in_use_bytes);
     }
     metric_set(m, METRIC_HAS_LEADER, atomic_load(&n->leading));
-    metric_set(m, METRIC_QUOTA, NODE_QUOTA_BYTES);
+    metric_set(m, METRIC_QUOTA, n->options.quota_bytes);
     metric_set(m, METRIC_PENDING, queued + waiting);
     metric_set(m, METRIC_TERM, (int64_t)n->term);
     metric_set(m, METRIC_WAL_SEGMENTS, (int64_t)wal_segments(n->wal));

@@ -20,6 +20,7 @@
 #include "env/workers.h"
 #include "hydrate/hydrate.h"
 #include "leadership/leadership.h"
+#include "node/compactor.h"
 #include "txn/request.h"
 #include "txn/txn.h"
 #include "watch/watch.h"
@@ -29,7 +30,7 @@
 #define NODE_ETCD_VERSION                                                                \
     "3.6.16" /* the etcd whose behaviour is reproduced (Status.version) */
 
-/* What Maintenance/Status and the metrics say of a quota: etcd's default. */
+/* The quota if none is given: etcd's. */
 #define NODE_QUOTA_BYTES INT64_C(2147483648)
 
 struct node;
@@ -69,6 +70,9 @@ struct node_options {
     uint64_t memtable_bytes;
     uint64_t reserve_bytes; /* filled file given up when the disk is full */
     uint64_t backlog_bytes; /* bound of uncommitted work */
+    int64_t quota_bytes;    /* of what the engine holds; negative: none */
+    enum compactor_mode auto_compaction;
+    uint64_t auto_compaction_retention; /* nanoseconds, or revisions; 0: off */
     uint32_t max_request_bytes, max_txn_ops;
     uint32_t workers; /* threads for long reads and heavy transactions */
     uint64_t watch_progress_ns;
@@ -115,7 +119,21 @@ enum node_op {
     NODE_LEASE_KEEPALIVE,
     NODE_LEASE_TIME_TO_LIVE,
     NODE_LEASE_LEASES,
-    NODE_BARRIER /* does nothing: answered once everything evaluated before is committed */
+    NODE_BARRIER, /* does nothing: answered once everything evaluated before is committed */
+    NODE_ALARM,
+    /*
+     * Makes the storage engine's file as small as what it holds, while everything goes on.
+     * Compactions asked for before are done first.  Needs no leadership.
+     */
+    NODE_DEFRAGMENT
+};
+
+/* etcd's numbers; others are possible */
+enum node_alarm_kind { ALARM_NONE = 0, ALARM_NOSPACE = 1, ALARM_CORRUPT = 2 };
+enum node_alarm_action {
+    NODE_ALARM_GET = 0,
+    NODE_ALARM_ACTIVATE = 1,
+    NODE_ALARM_DEACTIVATE = 2
 };
 
 struct node_request {
@@ -135,6 +153,11 @@ struct node_request {
             int64_t id;
             bool keys;
         } lease;
+        struct {
+            enum node_alarm_action action;
+            uint64_t member;
+            int32_t kind;
+        } alarm;
     };
     uint32_t bytes; /* size of the encoded request, for the backlog's bound */
     bool
@@ -211,11 +234,25 @@ struct workers *node_workers(struct node *n);
 struct watch_hub *node_watch_hub(struct node *n);
 struct metrics *node_metrics(struct node *n);
 
+#define NODE_ALARMS_MAX 32u /* raised at once; more are refused */
+struct node_alarm {
+    uint64_t member_id;
+    int32_t kind;
+};
+
 struct node_status {
     uint64_t cluster_id, member_id, term, index, applied_index;
     int64_t revision, compacted_revision;
-    uint64_t db_bytes, db_in_use_bytes;
-    bool nospace, stopping;
+    uint64_t db_bytes, db_in_use_bytes, db_records; /* of the engine, its own included */
+    bool nospace;   /* some NOSPACE alarm is up; disk_full: that of a full disk */
+    bool disk_full; /* clears by itself, the others when they are taken down */
+    bool corrupt;   /* some CORRUPT alarm is up */
+    bool stopping;
+    struct node_alarm alarm[NODE_ALARMS_MAX + 1]; /* all that are up */
+    uint32_t n_alarms;
+    int64_t quota_bytes; /* negative: none */
+    uint64_t
+        quota_used_bytes; /* what counts for it: the engine's in use, and memtables */
     bool has_store, store_is_built_in;
     struct leadership_view leadership; /* with a store */
     bool began_from_checkpoint; /* in this life, or before and not complete then: */

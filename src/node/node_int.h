@@ -4,6 +4,9 @@
  * identity.c  who this data directory is: lock, ids, copied-directory check
  * recover.c   engine and log -> evaluation state
  * base.c      the checkpoint that the engine began with
+ * alarm.c     alarms and the quota
+ * defragment.c  making the engine's file smaller
+ * compactor.c when history is compacted by itself
  * commit.c    queue, commit role, sync thread, publication, release of answers
  * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
  * lead.c      the object store: identity from it, joining, commit by upload, being deposed
@@ -22,6 +25,7 @@
 #include <stdatomic.h>
 
 #include "env/thread.h"
+#include "fmt/entry.h"
 #include "lease/lease.h"
 #include "mvcc/mvcc.h"
 #include "node/node.h"
@@ -40,8 +44,24 @@ struct identity {
     uint64_t cluster_id, lineage, generation;
     uint64_t incarnation; /* of this data directory */
     uint64_t member_id;
-    bool fresh;  /* not written yet */
-    bool copied; /* the directory is a copy: its engine is not trusted */
+    unsigned format; /* of the directory as it was found; 0: none */
+    bool fresh;      /* not written yet */
+    bool copied;     /* the directory is a copy: its engine is not trusted */
+};
+
+struct alarm {
+    uint64_t member;
+    int32_t kind;
+    uint64_t since; /* log index */
+};
+
+/* What an evaluation wants to have happen. */
+struct effects {
+    const struct mutation *mutation, *extra; /* extra: records of space 's' */
+    size_t n, n_extra;
+    bool new_revision;
+    int64_t compact_to; /* > 0: this is a compaction */
+    bool urgent;        /* may use the reserve under NOSPACE */
 };
 
 /* A group of entries with what will be published when it is durable. */
@@ -163,27 +183,52 @@ struct node {
 
     struct {
         struct mutex lock;
+        struct node_request *waiting; /* [lock] */
+        /* [engine thread] */
+        struct node_request *served; /* by what is under way */
+        uint64_t index;              /* the engine must hold the log up to here before */
+        int64_t compacted;           /* ... and be compacted to here */
+        bool running;
+        uint32_t turn;
+        uint64_t began_ns, bytes_before;
+    } defragment;
+
+    struct {
+        struct mutex lock;
         struct condition wake;
         struct condition flushed; /* a flush or compaction got on (engine_work) */
         bool stop, poked, idle;   /* [lock] */
     } engine_work, keeper_work;
     struct thread engine_thread, keeper_thread;
 
-    _Atomic bool nospace;              /* alarm: writes are refused before evaluation */
+    struct {
+        struct mutex lock;
+        struct alarm list[NODE_ALARMS_MAX]; /* [lock] changed by the role only */
+        uint32_t n;                         /* [lock] */
+    } alarms;
+    _Atomic bool alarm_nospace, alarm_corrupt; /* of any member, in the list above */
+    _Atomic uint64_t engine_in_use; /* as of the engine thread's last measurement */
+
+    _Atomic bool disk_full;            /* alarm: writes are refused before evaluation */
     _Atomic bool engine_full;          /* the last flush found no space */
     _Atomic bool wal_full;             /* the log could not prepare a segment */
     _Atomic bool stopping, dead;       /* dead: the fatal callback was called */
     _Atomic uint32_t internal_pending; /* bits: see background.c */
     _Atomic bool expire_failed;        /* the last try found no space */
     struct node_request expire_request, remainders_request, freeze_request;
-    uint64_t last_remainders_ns; /* [keeper thread] */
-    uint64_t last_index_seen;    /* [keeper thread] of the log: do writers come? */
+    struct node_request compact_request;
+    struct compactor compactor;   /* [keeper thread] */
+    _Atomic int64_t compacted_to; /* an automatic compaction that is done */
+    uint64_t last_remainders_ns;  /* [keeper thread] */
+    uint64_t last_index_seen;     /* [keeper thread] of the log: do writers come? */
 };
 
 /* identity.c */
 /* Reads it, or makes up a fresh one (identity.fresh), which identity_write() keeps. */
 t4_status identity_open(struct node *n, struct error *error);
 t4_status identity_write(struct node *n, struct error *error);
+/* A directory of an earlier version becomes one of this: before anything new is written. */
+t4_status identity_upgrade(struct node *n, struct error *error);
 void identity_close(struct node *n);
 
 /*
@@ -266,10 +311,54 @@ void node_fatal(struct node *n, const struct error *error);
 
 /* evaluate.c */
 void evaluate(struct node *n, struct node_request *r);
+/*
+ * Builds the entry in n->entry and inserts the versions; NO_SPACE: nothing happened.  The
+ * caller then answers and calls commit_append().  [role]
+ */
+enum etcd_error evaluate_apply(struct node *n, const struct effects *f);
+/* commit_answer(), and commit_append() if an entry was built and there is no error.  [role] */
+void evaluate_answer(struct node *n, struct node_request *r, enum etcd_error error,
+                     bool logged);
+/* True if revisions may come of it. */
+bool evaluate_needs_revision(const struct node_request *r);
 /* True if it may take long, so that a polling thread leaves it to a worker. */
 bool evaluate_is_heavy(const struct node_request *r);
 /* The lease table was changed otherwise than by evaluate() (recovery). */
 void evaluate_leases_changed(struct node *n);
+
+/* alarm.c */
+void alarm_init(struct node *n);
+void alarm_free(struct node *n);
+void alarm_forget(struct node *n); /* recovery begins again */
+bool alarm_is_key(struct t4_slice key);
+/* A record of space 's' with such a key (value NULL: its end); false: damaged.  [recovery] */
+bool alarm_record(struct node *n, struct t4_slice key, const struct t4_slice *value);
+/* True: the request is refused, because of an alarm or of the quota, and answered.  [role] */
+bool alarm_refuses(struct node *n, struct node_request *r);
+void evaluate_alarm(struct node *n, struct node_request *r);
+/* Is it worth while to flush at a compaction, to make the room that somebody waits for? */
+bool alarm_wants_flush(struct node *n);
+void alarm_show(struct node *n); /* brings the metrics up to date */
+/* Measures the engine for the quota.  [engine thread, or before it runs] */
+void alarm_measure(struct node *n);
+uint64_t alarm_quota_used(struct node *n);
+/* What is up, of that raised at or below log index `published`; how many.  Any thread. */
+uint32_t alarm_look(struct node *n, uint64_t published,
+                    struct node_alarm out[NODE_ALARMS_MAX + 1]);
+
+/* defragment.c */
+void defragment_init(struct node *n);
+void defragment_free(struct node *n);
+/* The request is answered when the engine is defragmented.  Any thread. */
+void defragment_wait(struct node *n, struct node_request *r);
+/*
+ * One step, if somebody waits and the flush leaves the time; true: something was done.  `well`:
+ * the flush has not just failed.  *waiting is raised if a memtable is to be frozen before.
+ * [engine thread]
+ */
+bool defragment_step(struct node *n, bool well, unsigned *waiting);
+/* As background_refuse_compactions(). */
+void defragment_refuse(struct node *n);
 
 /* background.c */
 void background_start(struct node *n);

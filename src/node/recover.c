@@ -44,6 +44,8 @@ system_record(struct node *n, struct t4_slice key, const struct t4_slice *value)
         lease_add(n->leases, id, ttl, remaining, 0);
         return true;
     }
+    if (alarm_is_key(key))
+        return alarm_record(n, key, value);
     return false; /* written by a newer version */
 }
 
@@ -247,6 +249,7 @@ recover_without_engine(struct node *n, struct error *error)
     n->mvcc = NULL;
     lease_table_free(n->leases);
     n->leases = lease_table_new(n->identity.incarnation);
+    alarm_forget(n);
     status = node_open_engine(n, true, error);
     return status == T4_OK ? open_versions(n, error) : status;
 }

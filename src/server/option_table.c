@@ -164,6 +164,17 @@ const struct option_row option_table[] = {
      "Largest request that writes; a larger one gets \"request is too large\"."},
     {"max-txn-ops", OPTION_INT, GROUP_LIMITS, AT(max_txn_ops), "N", "128", 1, 65536, NULL,
      "Most operations in one list of a transaction."},
+    {"quota-backend-bytes", OPTION_SIZE, GROUP_LIMITS, AT(quota_backend_bytes), "SIZE",
+     "0", INT64_MIN, INT64_MAX, "a size; 0: 2GiB; a negative number: no quota",
+     "Bytes that the storage engine may hold. A write that would exceed them raises the "
+     "alarm NOSPACE, under which puts and grants are refused until it is taken down."},
+    {"auto-compaction-mode", OPTION_CHOICE, GROUP_OPERATION, AT(auto_compaction_mode),
+     "MODE", "periodic", 0, 0, "periodic|revision",
+     "What --auto-compaction-retention counts: time or revisions."},
+    {"auto-compaction-retention", OPTION_TEXT, GROUP_OPERATION,
+     AT(auto_compaction_retention_text), "RETENTION", "0", 0, 0,
+     "hours or a duration such as 10m; with mode revision a number of revisions; 0: off",
+     "How much history is kept; what is older is compacted by the server itself."},
     {"max-concurrent-streams", OPTION_INT, GROUP_LIMITS, AT(max_concurrent_streams), "N",
      "4294967295", 1, UINT32_MAX, NULL,
      "Most calls that one connection may have open at a time, watches included; clients "
@@ -234,10 +245,6 @@ const size_t option_count = sizeof option_table / sizeof option_table[0];
 #define NO_CHECKPOINT                                                                    \
     "this setting of checkpoints" ABSENT                                                 \
     "--checkpoint-interval and --checkpoint-bytes say when they are made"
-#define NO_AUTO_COMPACTION                                                               \
-    "automatic compaction" ABSENT "compact with etcdctl compaction REVISION from time "  \
-    "to time (Kubernetes does so itself)"
-#define NO_QUOTA "a quota" ABSENT "writes are refused while the disk is full"
 
 /* In the order in which they are looked at; a star at the end stands for anything. */
 static const struct {
@@ -263,8 +270,6 @@ static const struct {
     {"branch-*", NO_BRANCH},
     {"clone", NO_BRANCH},
     {"checkpoint-*", NO_CHECKPOINT},
-    {"auto-compaction-*", NO_AUTO_COMPACTION},
-    {"quota-backend-bytes", NO_QUOTA},
 };
 
 const char *
@@ -353,6 +358,10 @@ option_range(const struct option_row *row, char *out, size_t n)
         snprintf(most, sizeof most, "%lld", (long long)row->max);
         break;
     case OPTION_SIZE:
+        if (row->choices != NULL) { /* numbers with a meaning of their own */
+            snprintf(out, n, "%s", row->choices);
+            return;
+        }
         value_format_size(row->min, least, sizeof least);
         value_format_size(row->max, most, sizeof most);
         break;

@@ -20,6 +20,8 @@
 #include "base/memory.h"
 #include "server/systemd.h"
 
+#define NS_PER_S INT64_C(1000000000)
+#define RETENTION_MAX_NS (3650 * 86400 * NS_PER_S)
 #define MAX_PATH_BYTES 3900 /* leaves room for what stands below it */
 
 enum source { FROM_DEFAULT, FROM_VARIABLE, FROM_FLAG };
@@ -347,7 +349,8 @@ read_number(const struct option_row *row, const char *text, int64_t *out)
             return "is no whole number";
         break;
     case OPTION_SIZE:
-        if (!value_parse_size(text, out))
+        if (row->min < 0 && text[0] == '-' ? !value_parse_int(text, out)
+                                           : !value_parse_size(text, out))
             return "is no size such as 1572864, 512KiB or 1.5MiB";
         break;
     case OPTION_DURATION:
@@ -675,6 +678,31 @@ make_store(struct reader *r)
     return T4_OK;
 }
 
+/* etcd's reading: a plain number is of hours, or of revisions. */
+static t4_status
+make_auto_compaction(struct reader *r)
+{
+    struct run_options *o = r->out;
+    const char *text = o->auto_compaction_retention_text;
+    int64_t *out = &o->auto_compaction_retention;
+    bool plain = value_parse_int(text, out);
+
+    if (plain && *out < 0)
+        return refuse_named(r, "auto-compaction-retention", "is too small");
+    if (o->auto_compaction_mode == 1)
+        return plain ? T4_OK
+                     : refuse_named(r, "auto-compaction-retention",
+                                    "is no number of revisions, which "
+                                    "--auto-compaction-mode=revision asks for");
+    if (plain ? __builtin_mul_overflow(*out, 3600 * NS_PER_S, out)
+              : !value_parse_duration(text, out))
+        return refuse_named(r, "auto-compaction-retention",
+                            plain ? "is too large" : "is neither hours nor a duration");
+    return *out > RETENTION_MAX_NS
+               ? refuse_named(r, "auto-compaction-retention", "is too large")
+               : T4_OK;
+}
+
 static t4_status
 make_all(struct reader *r)
 {
@@ -691,6 +719,8 @@ make_all(struct reader *r)
         st = make_listen(r);
     if (st == T4_OK)
         st = make_advertise(r, host_name);
+    if (st == T4_OK)
+        st = make_auto_compaction(r);
     if (st == T4_OK)
         st = make_unix_mode(r);
     for (size_t i = 0; st == T4_OK && i < r->n_settings; i++)

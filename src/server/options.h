@@ -92,6 +92,9 @@ struct run_options {
     int64_t moved, segment_max_size_mb, segment_max_age_sec;
     int64_t read_consistency; /* 0 linearizable, 1 serializable */
     int64_t threads, max_request_bytes, max_txn_ops, watch_progress_ns;
+    int64_t quota_backend_bytes;  /* 0: the default, negative: none */
+    int64_t auto_compaction_mode; /* 0 periodic, 1 revision */
+    char *auto_compaction_retention_text;
     int64_t max_connections, max_concurrent_streams, max_request_memory;
     int64_t extensive_metrics; /* 0 basic, 1 extensive */
     int64_t keepalive_min_time_ns, keepalive_interval_ns, keepalive_timeout_ns;
@@ -114,6 +117,8 @@ struct run_options {
     struct plugin_setting
         store_settings[MAX_SETTINGS]; /* "s3.region": of the store's plugins */
     size_t n_store_settings;
+
+    int64_t auto_compaction_retention; /* nanoseconds or revisions, 0: off */
 
     bool help;                    /* --help was asked for; nothing else is filled in */
     char *warnings[MAX_WARNINGS]; /* to be logged once the log is set up */

@@ -390,6 +390,11 @@ open_node(struct server *s, struct error *error)
     options.max_request_bytes = (uint32_t)o->max_request_bytes;
     options.max_txn_ops = (uint32_t)o->max_txn_ops;
     options.watch_progress_ns = (uint64_t)o->watch_progress_ns;
+    if (o->quota_backend_bytes != 0)
+        options.quota_bytes = o->quota_backend_bytes;
+    options.auto_compaction =
+        o->auto_compaction_mode == 0 ? COMPACTOR_PERIODIC : COMPACTOR_REVISION;
+    options.auto_compaction_retention = (uint64_t)o->auto_compaction_retention;
     options.fatal = fatal;
     options.fatal_arg = s;
     options.store = s->store;

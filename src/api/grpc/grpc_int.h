@@ -7,7 +7,7 @@
  *   decode.c     bytes -> protobuf-c message -> struct *_request; metadata
  *   message.c    bytes out of and into the core's buffers, without copying what is large
  *   read.c       what a read waits for: proof of leadership, a part of the checkpoint
- *   kv.c         KV and Lease: calls that end at the node
+ *   kv.c         KV, Lease and some of Maintenance: calls that end at the node
  *   info.c       Maintenance: calls answered from node_status()
  *   downgrade.c  Maintenance: MoveLeader, Downgrade
  *   cluster.c    Cluster                  auth.c        Auth, with authentication off
@@ -326,6 +326,7 @@ void lease_time_to_live(struct call *c, const ProtobufCMessage *m);
 void lease_leases(struct call *c, const ProtobufCMessage *m);
 void maintenance_status(struct call *c, const ProtobufCMessage *m);
 void maintenance_alarm(struct call *c, const ProtobufCMessage *m);
+void maintenance_defragment(struct call *c, const ProtobufCMessage *m);
 void cluster_member_list(struct call *c, const ProtobufCMessage *m);
 void maintenance_move_leader(struct call *c, const ProtobufCMessage *m);
 void maintenance_downgrade(struct call *c, const ProtobufCMessage *m);

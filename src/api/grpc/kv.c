@@ -1,5 +1,5 @@
 /*
- * kv.c - the KV and Lease calls: from the unpacked message to the node.
+ * kv.c - the KV and Lease calls, and those of Maintenance that end at the node: from the unpacked message to the node.
  *
  * Each handler makes the transport-free request, validates it in etcd's order, and either
  * reads at once (short reads on the polling thread, long ones on a worker) or submits it to
@@ -234,6 +234,31 @@ kv_compact(struct call *c, const ProtobufCMessage *message)
     c->node.compact.revision = m->revision;
     c->node.compact.physical = m->physical;
     submit(c, NODE_COMPACT);
+}
+
+/* --- Maintenance ------------------------------------------------------------------------------ */
+
+void
+maintenance_alarm(struct call *c, const ProtobufCMessage *message)
+{
+    const Etcdserverpb__AlarmRequest *m = (const void *)message;
+
+    if ((unsigned)m->action > NODE_ALARM_DEACTIVATE) { /* etcd ends with a panic */
+        call_refuse(c, GRPC_STATUS_INVALID_ARGUMENT,
+                    "t4: no such action on alarms; there are GET, ACTIVATE, DEACTIVATE");
+        return;
+    }
+    c->node.alarm.action = (enum node_alarm_action)m->action;
+    c->node.alarm.member = m->memberid;
+    c->node.alarm.kind = (int32_t)m->alarm;
+    submit(c, NODE_ALARM);
+}
+
+void
+maintenance_defragment(struct call *c, const ProtobufCMessage *m)
+{
+    (void)m;
+    submit(c, NODE_DEFRAGMENT);
 }
 
 /* --- Lease ------------------------------------------------------------------------------------ */

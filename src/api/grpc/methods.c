@@ -44,6 +44,8 @@ const struct method methods[] = {
           etcdserverpb__status_request, flat, maintenance_status),
     UNARY("/etcdserverpb.Maintenance/Alarm", 4, false,
           etcdserverpb__alarm_request, flat, maintenance_alarm),
+    UNARY("/etcdserverpb.Maintenance/Defragment", 2, false,
+          etcdserverpb__defragment_request, flat, maintenance_defragment),
     UNARY("/etcdserverpb.Cluster/MemberList", 4, false,
           etcdserverpb__member_list_request, flat, cluster_member_list),
     UNARY("/grpc.health.v1.Health/Check", 4, false,

@@ -94,7 +94,10 @@ state_now(struct http_server *s, const char **reason, bool *nospace)
                                                              : HTTP_NOT_LEADING;
     }
     if (s->state == HTTP_READY && status.nospace) {
-        *reason = "NOSPACE: the disk is full, writes are refused until there is room";
+        *reason =
+            status.disk_full
+                ? "NOSPACE: the disk is full, writes are refused until there is room"
+                : "NOSPACE: writes are refused until the alarm is taken down";
         return HTTP_DEGRADED;
     }
     return s->state;
@@ -145,6 +148,17 @@ look_for_verbose(void *arg, enum MHD_ValueKind kind, const char *key, const char
 }
 
 /* With the lock held. */
+static bool
+is_corrupt(struct http_server *s)
+{
+    struct node_status status = {0};
+
+    if (s->node != NULL)
+        node_status(s->node, &status);
+    return status.corrupt;
+}
+
+/* With the lock held. */
 static unsigned
 answer_probe(struct http_server *s, struct MHD_Connection *c, const char *path,
              struct buffer *out)
@@ -159,6 +173,7 @@ answer_probe(struct http_server *s, struct MHD_Connection *c, const char *path,
 
     MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, look_for_verbose, &query.verbose);
     view.state = state_now(s, &view.reason, &view.nospace);
+    view.corrupt = is_corrupt(s);
     return probe_answer(path, &view, &query, s->counts, out);
 }
 

@@ -152,7 +152,13 @@ status_render(struct node *node, bool text, struct buffer *out)
         hydration(&r, &s.hydration);
     report_text(&r, "engine", "engine", s.engine_name);
     report_u64(&r, "engine_bytes", "engine, bytes", s.db_bytes);
+    report_u64(&r, "engine_in_use_bytes", "engine, bytes in use", s.db_in_use_bytes);
+    report_u64(&r, "engine_records", "engine, records", s.db_records);
+    report_i64(&r, "quota_bytes", "quota, bytes", s.quota_bytes);
+    report_u64(&r, "quota_used_bytes", "quota, bytes used", s.quota_used_bytes);
+    report_u64(&r, "alarms", "alarms", s.n_alarms);
     report_bool(&r, "nospace", "NOSPACE alarm", s.nospace);
+    report_bool(&r, "disk_full", "disk full", s.disk_full);
     report_text(&r, "at_stake", NULL, sentence);
     report_line(&r, sentence);
     report_end(&r);
