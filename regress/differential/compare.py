@@ -111,6 +111,10 @@ def normalise(request, answer):
                 normalise(getattr(operation, kind), getattr(result, kind_of_result))
     elif isinstance(request, api.LeaseTimeToLiveRequest):
         answer.keys.sort()
+    elif isinstance(request, api.AlarmRequest):
+        answer.alarms.sort(key=lambda alarm: (alarm.memberID, alarm.alarm))
+    elif isinstance(request, api.StatusRequest):
+        answer.errors.sort()
 
 
 def _normalise_range(request, answer):

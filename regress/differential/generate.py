@@ -84,7 +84,7 @@ class Generator:
         self.makers = [
             (30, self.make_range), (26, self.make_put), (10, self.make_delete),
             (26, self.make_txn), (2, self.make_compact), (14, self.make_lease),
-            (14, self.make_watch), (1, self.make_scene)]
+            (14, self.make_watch), (1, self.make_scene), (1, self.make_alarm)]
         self.services = Services(self)
         if "services" not in avoid:
             self.makers.append((22, self.make_service))
@@ -268,6 +268,9 @@ class Generator:
         return call("KV/DeleteRange", self.delete_request())
 
     def make_compact(self):
+        return self.catch_up() + [self.compact_request()]
+
+    def compact_request(self):
         choice = self.random.random()
         if choice < 0.6:
             revision = self.random.randint(max(self.compacted, 1), self.revision)
@@ -278,8 +281,8 @@ class Generator:
         else:
             revision = self.random.choice([0, self.compacted, self.compacted - 1, -3,
                                            self.revision + 1, 1 << 50])
-        return self.catch_up() + [call("KV/Compact", api.CompactionRequest(
-            revision=revision, physical=self.chance(0.5)))]
+        return call("KV/Compact", api.CompactionRequest(revision=revision,
+                                                        physical=self.chance(0.5)))
 
     def catch_up(self):
         steps = []
@@ -390,6 +393,31 @@ class Generator:
                 ID=self.lease(0.2), keys=self.chance(0.7)))
         return call("Lease/LeaseLeases", api.LeaseLeasesRequest())
 
+    # ---- alarms ------------------------------------------------------------------------------
+
+    def alarm(self, action=None, kind=None, member=None):
+        rnd = self.random
+        return call("Maintenance/Alarm", api.AlarmRequest(
+            action=rnd.choice([0, 0, 1, 2]) if action is None else action,
+            alarm=rnd.choice([0, 1, 2, 9]) if kind is None else kind,
+            memberID=rnd.choice([0, 42, (1 << 64) - 1]) if member is None else member))
+
+    def make_alarm(self):
+        """Requests of all kinds while some alarm is up; none is left."""
+        rnd = self.random
+        kinds = rnd.choice([[1], [1], [2], [1, 2], [9]])
+        status = call("Maintenance/Status", api.StatusRequest())
+        # Before: what lets watches catch up is refused under the alarm.
+        steps = self.catch_up() + [self.alarm(0), status]
+        steps += [self.alarm(1, kind, rnd.choice([0, 42])) for kind in kinds]
+        for _ in range(rnd.randint(3, 12)):
+            made = rnd.choice([self.make_range, self.make_put, self.make_txn, self.make_delete,
+                               self.make_lease, self.compact_request])()
+            steps += made if isinstance(made, list) else [made]
+        steps += [self.alarm(rnd.choice([0, 2]), 0), status]
+        steps += [self.alarm(2, kind, member) for kind in kinds for member in (0, 42)]
+        return steps + [self.alarm(0, 0), status]
+
     # ---- watches -----------------------------------------------------------------------------
 
     def watch_request(self):
@@ -445,7 +473,9 @@ class Generator:
         if "progress" in self.avoid:
             return self.make_range()
         # The refused create makes sure that the progress request was taken before anything else.
+        # The range tells the newest revision, which the answer to a repeated campaign does not.
         return self.catch_up() + [
+            call("KV/Range", api.RangeRequest(key=b"a", count_only=True)),
             Step("progress", "Watch", None, stream),
             Step("create", "Watch", api.WatchCreateRequest(key=b"b", range_end=b"a"), stream)]
 

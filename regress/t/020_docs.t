@@ -116,7 +116,7 @@ def metrics():
     for kind, name, labels, text in re.findall(
             r'^(?:METRIC|ALIAS)\(\w+, (\w+), "(\w+)", "(.*?)", "(.*)"\)$',
             read("src", "base", "metrics.tbl"), re.M):
-        entry = known.setdefault(name, [kind, [], text])
+        entry = known.setdefault(name, [kind.split("_")[0], [], text])
         if labels:
             entry[1].append(labels.replace('\\"', '"').strip("{}"))
     TAP.ok(len(known) > 10, "metrics.tbl was read", known)
@@ -335,10 +335,16 @@ def environment(server):
 def guide():
     if shutil.which("etcdctl") is None:
         TAP.skip_all("no etcdctl here; Debian package etcd-client")
-    with t4test.T4() as server:
+    for name, options, number in (("guide/start.md", [], 15),
+                                  ("guide/space.md", ["--quota-backend-bytes=1MiB"], 9)):
+        guide_page(name, options, number)
+
+
+def guide_page(name, options, number):
+    with t4test.T4(options) as server:
         server.start()
         shell = Shell(dict(os.environ))
-        TAP.ok(run_examples("guide/start.md", server, shell) > 15, "guide/start.md has examples")
+        TAP.ok(run_examples(name, server, shell) > number, "%s has examples" % name)
         shell.close()
 
 

@@ -194,8 +194,50 @@ get a --rev=5
 get a --rev=9
 """
 
+# With the alarms that the heading of each part says.
+ALARMS = (((), r"""
+alarm list
+alarm disarm
+alarm list -w json
+alarm nonsense
+defrag
+defrag --cluster
+defrag x
+"""), ((1,), r"""
+alarm list
+alarm list -w json
+alarm list -w fields
+put alarm refused
+get alarm
+del alarm
+endpoint status
+endpoint status -w json
+endpoint status -w table
+endpoint status -w fields
+endpoint health
+defrag
+alarm disarm
+alarm list
+alarm disarm
+endpoint health
+put alarm taken
+"""), ((2,), r"""
+alarm list
+put alarm refused
+del alarm
+get alarm
+lease grant 100
+compaction 3
+endpoint status -w table
+endpoint health -w json
+alarm disarm -w json
+alarm list
+put alarm taken
+"""))
+
 CLUSTER = r"""
 endpoint status
+endpoint status -w table
 endpoint status -w json
 endpoint status -w fields
 endpoint health
@@ -348,13 +390,16 @@ def tidy_output(side, line, text):
             pass
     text = side.tidy(text)
     if line.startswith(("endpoint", "member")):
-        if line == "endpoint status":
+        if "table" in line:
+            text = re.sub(r"(?<=-)-+|(?<= ) +", "", text)
+        if line in ("endpoint status", "endpoint status -w table"):
             # endpoint, id, version, ..., size, ..., leader, learner, term, index: numbers differ.
             text = re.sub(r"\b\d+(\.\d+)*( [kMG]?B)?\b%?", "N", text)
         text = re.sub(r"took = [^,\n]*", "took = T", text)
         text = re.sub(r'"(Version|DBSize|DBSizeInUse|DBSizeQuota|RaftIndex|RaftTerm|'
                       r'RaftAppliedIndex|Took)" : .*', r'"\1" : N', text)
         text = re.sub(r'"(PeerURL)" : .*\n', "", text)
+    text = re.sub(r"took [\d.]+[mµ]?s", "took T", text)  # defrag
     text = re.sub(r'"RaftTerm" : \d+', '"RaftTerm" : N', text)
     # The keys of a lease come in any order.
     text = re.sub(r"attached keys\(\[([^]]*)\]\)",
@@ -385,6 +430,18 @@ class Comparison:
         TAP.ok(first == second, "etcdctl %s: %s" % (self.version, name.split("\n")[0]),
                *details, *("%s: %s" % (side.server.name, t4test.short(result))
                            for side, result in zip(self.sides, results)))
+
+    def alarms(self):
+        """With alarms that no etcdctl can raise; disarming takes them down."""
+        import etcdclient
+        for kinds, lines in ALARMS:
+            for side in self.sides:
+                client = etcdclient.Client(side.server.address)
+                for kind in kinds:
+                    client.call("Maintenance/Alarm", etcdclient.api.AlarmRequest(
+                        action=1, memberID=client.status().header.member_id, alarm=kind))
+                client.close()
+            self.lines(lines)
 
     def run(self, line):
         """One command line on both servers."""
@@ -649,6 +706,7 @@ def main():
             comparison.lines(TXNS)
             comparison.lines(LEASES)
             comparison.lines(CLUSTER)
+            comparison.alarms()
             comparison.watches()
             comparison.locks()
             comparison.elections()

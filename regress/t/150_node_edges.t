@@ -137,8 +137,8 @@ def main():
             refusal(data, "identity damaged (%s)" % what, path + " is damaged", "restore it")
         with open(path, "r+") as text:
             text.truncate(0)
-            text.write(good.replace("t4-identity 1", "t4-identity 9", 1))
-        refusal(data, "identity of a newer version", "has format 9", "start the version of t4")
+            text.write(good.replace("t4-identity 2", "t4-identity 9", 1))
+        refusal(data, "identity of a newer version", "has format 9", "or a later one")
         with open(path, "r+") as text:
             text.truncate(0)
             text.write(good)
