@@ -21,6 +21,9 @@
 #define SPACE_ATTACHMENTS                                                                \
     'l' /* lease id (8 bytes big endian) + user key; stamp = index */
 
+/* The record of space 's' with the compacted revision: a varint. */
+#define COMPACTED_KEY "compacted"
+
 #define MUTATION_TOMBSTONE 1u
 
 /*

@@ -12,6 +12,8 @@
 
 #include "base/buffer.h"
 
+#define KEY_BYTES_MAX 16384u /* the longest user key */
+
 #define VERSION_TOMBSTONE 1u
 
 /* A version without its key.  The value is borrowed. */

@@ -407,31 +407,51 @@ fetched(struct hydration_wait *w, t4_status status)
     mutex_unlock(&f->lock);
 }
 
-void
-base_fetch(void *arg, struct t4_slice key, int64_t revision)
+/* Waits until what the range reads is here: as often as it must, or once. */
+static t4_status
+fetch(struct node *n, struct t4_slice key, struct t4_slice range_end, int64_t revision,
+      bool once)
 {
-    struct node *n = arg;
     struct fetching f = {.wait = {.done = fetched}};
-    bool again = true;
+    t4_status status = T4_OK;
 
     mutex_init(&f.lock);
     condition_init(&f.over);
-    while (again && !is_complete(n)) {
+    while (status != T4_E_CORRUPT && status != T4_E_CANCELLED && !is_complete(n)) {
+        enum hydration_answer answer;
         struct question q;
 
+        if (once && status != T4_OK)
+            break;
         if (begin(&q, n, &f.wait))
-            ask_key(&q, key, revision);
-        if (end(&q) != HYDRATION_WAITS)
+            ask_range(&q, key, range_end, revision);
+        answer = end(&q);
+        status = answer == HYDRATION_REFUSED ? f.wait.status : T4_OK;
+        if (answer != HYDRATION_WAITS)
             break;
         mutex_lock(&f.lock);
         while (!f.is_over)
             condition_wait(&f.over, &f.lock);
         f.is_over = false;
         mutex_unlock(&f.lock);
-        again = f.status != T4_E_CORRUPT && f.status != T4_E_CANCELLED;
+        status = f.status;
     }
     condition_destroy(&f.over);
     mutex_destroy(&f.lock);
+    return status;
+}
+
+void
+base_fetch(void *arg, struct t4_slice key, int64_t revision)
+{
+    fetch(arg, key, slice_of(NULL, 0), revision, false);
+}
+
+t4_status
+base_fetch_all(struct node *n)
+{
+    /* from the first key on: "\0" to "\0" */
+    return fetch(n, slice_of("", 1), slice_of("", 1), 0, true);
 }
 
 enum etcd_error

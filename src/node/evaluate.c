@@ -246,7 +246,7 @@ evaluate_compact(struct node *n, struct node_request *r)
     struct response_header header = header_of(n);
     int64_t revision = r->compact.revision;
     struct buffer value = {0};
-    struct mutation record = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
+    struct mutation record = {.space = SPACE_SYSTEM, .key = slice_str(COMPACTED_KEY)};
     struct effects f = {
         .extra = &record, .n_extra = 1, .compact_to = revision, .urgent = true};
     enum etcd_error error = ETCD_OK;

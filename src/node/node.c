@@ -107,6 +107,7 @@ release(struct node *n)
     mutex_destroy(&n->keeper_work.lock);
     mutex_destroy(&n->compact.lock);
     mutex_destroy(&n->lead_change.lock);
+    mem_free(n->temporary_dir);
     mem_free(n->advertise_urls);
     mem_free(n->name);
     mem_free(n->data_dir);
@@ -151,6 +152,8 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     condition_init(&n->keeper_work.wake);
 
     status = identity_open(n, error);
+    if (status == T4_OK)
+        state_open(n);
     if (status == T4_OK && o->store != NULL)
         status = lead_identify(n, error);
     else if (status == T4_OK && n->identity.fresh)
@@ -177,6 +180,7 @@ node_open(const struct node_options *o, struct node **out, struct error *error)
     }
     n->workers = workers_new("t4-worker", o->workers);
     n->role_worker = workers_new("t4-role", 1);
+    n->state_worker = workers_new("t4-state", 1);
     mutex_lock(&n->role); /* a late joining of log and store waits here */
     evaluate_leases_changed(n);
     alarm_measure(n);
@@ -206,8 +210,9 @@ node_stop(struct node *n)
     if (!atomic_exchange(&n->hub_stopped, true))
         watch_hub_stop(n->hub, ETCD_STOPPED);
     workers_free(n->role_worker);
+    workers_free(n->state_worker);
     workers_free(n->workers);
-    n->workers = n->role_worker = NULL;
+    n->workers = n->role_worker = n->state_worker = NULL;
 }
 
 void
@@ -370,6 +375,12 @@ node_txn_read_only(struct node *n, const struct txn_request *r, struct chain *ou
 }
 
 /* --- views for the transports -------------------------------------------------------------------- */
+
+struct env *
+node_env(struct node *n)
+{
+    return n->options.env;
+}
 
 struct workers *
 node_workers(struct node *n)

@@ -230,6 +230,39 @@ void node_on_lead_change(struct node *n, void (*fn)(void *arg), void *arg);
 /* This server leads as far as it knows (writes are taken).  Any thread. */
 bool node_leads(const struct node *n);
 
+/* --- the whole state -------------------------------------------------------------------------- */
+
+/*
+ * Calls about all of it read everything there is: on a thread of their own, one after the other.
+ * They wait, as long as a read does, for what is not on this disk yet.
+ */
+struct node_state_job {
+    struct job job; /* run: what is to be done; calls node_state_job_over() at its end */
+    _Atomic bool cancelled; /* to be set by anybody; the work ends soon */
+};
+/* False: too many wait.  Any thread. */
+bool node_state_submit(struct node *n, struct node_state_job *job);
+/* The first thing that run() has done when it is through; the job may be gone afterwards. */
+void node_state_job_over(struct node *n);
+
+struct node_kv_hash {
+    struct response_header header; /* with the current revision */
+    uint32_t hash;
+    int64_t revision, compacted; /* hashed; in force, -1: never */
+};
+/* HashKV and Hash of etcd; revision 0: the current one.  On the job's thread. */
+enum etcd_error node_hash_kv(struct node *n, struct node_state_job *job, int64_t revision,
+                             struct node_kv_hash *out);
+enum etcd_error node_hash(struct node *n, struct node_state_job *job,
+                          struct node_kv_hash *out);
+/*
+ * etcd's database with this state, as a file without a name that the caller closes (through the
+ * env of the node's options).  On the job's thread.
+ */
+enum etcd_error node_snapshot(struct node *n, struct node_state_job *job,
+                              struct env_file **file, uint64_t *size);
+struct env *node_env(struct node *n);
+
 struct workers *node_workers(struct node *n);
 struct watch_hub *node_watch_hub(struct node *n);
 struct metrics *node_metrics(struct node *n);

@@ -11,6 +11,7 @@
  * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
  * lead.c      the object store: identity from it, joining, commit by upload, being deposed
  * background.c engine thread (flush, compaction) and keeper thread (expiry, segments, space)
+ * state.c     calls about the whole state: hashes, snapshots
  * node.c      assembly, reads, status
  *
  * Lock order: role -> log.lock -> publish.lock.  queue.lock is taken alone but for the pool's
@@ -94,6 +95,9 @@ struct node {
     struct workers *workers; /* for the transports: long reads */
     struct workers
         *role_worker; /* one thread, so that no long read keeps writes waiting */
+    struct workers *state_worker; /* one thread; state.c */
+    _Atomic uint32_t state_jobs;  /* queued or at work there */
+    char *temporary_dir;
     struct metrics metrics;
     _Atomic uint64_t term;
 
@@ -266,6 +270,11 @@ void base_free(struct node *n);
 enum hydration_answer base_request_ready(struct node *n, struct node_request *r);
 /* For the watch hub: waits until a key is here (watch.h). */
 void base_fetch(void *arg, struct t4_slice key, int64_t revision);
+/*
+ * Waits until all user keys are here, as long as a read would.  CORRUPT: an object is missing or
+ * damaged; else the store does not answer in time, or the server stops.  Any thread that may block.
+ */
+t4_status base_fetch_all(struct node *n);
 /* Is everything here that the end of this lease needs?  If not, it is asked for.  [role] */
 bool base_lease_ready(struct node *n, int64_t id);
 /* For the watch hub, one range at a time; arg: the node. */
@@ -359,6 +368,10 @@ void defragment_wait(struct node *n, struct node_request *r);
 bool defragment_step(struct node *n, bool well, unsigned *waiting);
 /* As background_refuse_compactions(). */
 void defragment_refuse(struct node *n);
+
+/* state.c */
+/* Makes the folder of temporary files and removes what a crash left there. */
+void state_open(struct node *n);
 
 /* background.c */
 void background_start(struct node *n);

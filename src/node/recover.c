@@ -15,15 +15,13 @@
 
 #include <stdio.h>
 
-static const char compacted_key[] = "compacted";
-
 /* A record of space 's' (or its absence) -> evaluation state. */
 static bool
 system_record(struct node *n, struct t4_slice key, const struct t4_slice *value)
 {
     int64_t id, ttl, remaining;
 
-    if (slice_equal(key, slice_str(compacted_key))) {
+    if (slice_equal(key, slice_str(COMPACTED_KEY))) {
         struct byte_reader r;
 
         if (value == NULL)

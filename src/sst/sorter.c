@@ -1,5 +1,5 @@
 /*
- * sorter.c - changes of the log, sorted in memory: where a run begins.
+ * sorter.c - changes of the log, or records of any kind, sorted in memory: where a run begins.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -19,28 +19,52 @@ struct sorter_record {
     uint32_t key_len, value_len;
 };
 
-void
-sst_sorter_add(struct sst_sorter *s, const struct entry *e, const struct mutation *m,
-               uint32_t *sub)
+/* Of what was appended to the arena from `at` on. */
+static void
+add_record(struct sst_sorter *s, size_t at, size_t key_len)
 {
     struct sorter_record *r;
-    struct version v;
-    size_t at = s->arena.len, key_len;
 
-    mutation_version(e, m, sub, &s->ikey, &v);
     if (s->n == s->capacity) {
         s->capacity = s->capacity * 2 + 1024;
         s->record = mem_realloc(s->record, s->capacity * sizeof *s->record);
     }
+    r = &s->record[s->n++];
+    r->at = at;
+    r->key_len = (uint32_t)key_len;
+    r->value_len = (uint32_t)(s->arena.len - at - key_len);
+}
+
+void
+sst_sorter_add(struct sst_sorter *s, const struct entry *e, const struct mutation *m,
+               uint32_t *sub)
+{
+    struct version v;
+    size_t at = s->arena.len, key_len;
+
+    mutation_version(e, m, sub, &s->ikey, &v);
     record_key_encode(&s->arena, buffer_slice(&s->ikey), v.stamp);
     key_len = s->arena.len - at;
     /* The value's bytes may move the arena, of which the key is a part: room for both first. */
     buffer_reserve(&s->arena, v.value.len + 64);
     record_value_encode(&s->arena, slice_of(s->arena.data + at, key_len), &v);
-    r = &s->record[s->n++];
-    r->at = at;
-    r->key_len = (uint32_t)key_len;
-    r->value_len = (uint32_t)(s->arena.len - at - key_len);
+    add_record(s, at, key_len);
+}
+
+void
+sst_sorter_put(struct sst_sorter *s, struct t4_slice key, struct t4_slice value)
+{
+    size_t at = s->arena.len;
+
+    buffer_append_slice(&s->arena, key);
+    buffer_append_slice(&s->arena, value);
+    add_record(s, at, key.len);
+}
+
+size_t
+sst_sorter_bytes(const struct sst_sorter *s)
+{
+    return s->arena.len + s->n * sizeof *s->record;
 }
 
 static int

@@ -178,6 +178,9 @@ struct sst_sorter {
 
 void sst_sorter_add(struct sst_sorter *s, const struct entry *e, const struct mutation *m,
                     uint32_t *sub);
+/* Bytes of any kind, sorted by the key's. */
+void sst_sorter_put(struct sst_sorter *s, struct t4_slice key, struct t4_slice value);
+size_t sst_sorter_bytes(const struct sst_sorter *s); /* that it holds */
 struct sst_source sst_sorter_source(struct sst_sorter *s);
 void sst_sorter_clear(struct sst_sorter *s);
 void sst_sorter_free(struct sst_sorter *s); /* zeros again */

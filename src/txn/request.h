@@ -14,8 +14,7 @@
 
 #include "base/slice.h"
 
-#define KEY_BYTES_MAX 16384u /* the longest user key */
-#define TXN_DEPTH_MAX 32u    /* nesting of transactions */
+#define TXN_DEPTH_MAX 32u /* nesting of transactions */
 
 enum sort_order { SORT_NONE, SORT_ASCEND, SORT_DESCEND };
 enum sort_target { SORT_KEY, SORT_VERSION, SORT_CREATE, SORT_MOD, SORT_VALUE };

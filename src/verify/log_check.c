@@ -277,12 +277,13 @@ check_log(struct verify *v, struct error *error)
 {
     const struct listing *listing = &v->listing;
     const struct chain_floor *begin = &v->manifest.archive;
-    struct log_walk l = {.walk = {.v = v,
-                                  .counts = true,
-                                  .at = *begin,
-                                  .joined = true,
-                                  .compacted = -1,
-                                  .knows_compacted = begin->next_slot == 0}};
+    struct log_walk l = {
+        .walk = {.v = v,
+                 .counts = true,
+                 .at = *begin,
+                 .joined = true,
+                 .compacted = -1,
+                 .knows_compacted = begin->next_slot == 0 && begin->last_index == 0}};
     t4_status status;
 
     l.walk.end = listing->n_slots > 0 ? listing->slot[listing->n_slots - 1] + 1 : 0;

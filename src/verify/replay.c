@@ -20,7 +20,7 @@
 #include "base/memory.h"
 #include "verify/verify_int.h"
 
-#define SOURCES_MAX (2 * CHECKPOINT_RUNS_MAX + SPILL_SOURCES_MAX)
+#define SOURCES_MAX (2 * CHECKPOINT_RUNS_MAX + 1)
 
 /* --- the records of runs ------------------------------------------------------------------- */
 
@@ -338,17 +338,14 @@ replay(const struct stretch *s, struct between *b, struct error *error)
     const struct checkpoint_object *from = s->from != NULL ? &s->from->object : &nothing;
     const struct chain_floor *to = s->to != NULL ? &s->to->object.place : &s->v->tail;
     struct side *side = NULL;
-    size_t n = 0;
     t4_status status = read_log(s->v, &from->place, to, take_entry, b, error);
 
     if (status == T4_OK && s->to != NULL)
         status = compare_heads(s, b);
     if (status == T4_OK)
         status = side_open(s->v, from, s->n_from, &side, error);
-    if (status == T4_OK)
-        status = spill_sources(b->spill, side->source + side->n, &n, error);
     if (status == T4_OK) {
-        side->n += n;
+        side->source[side->n++] = spill_source(b->spill);
         status = s->to != NULL ? compare_stretch(s, side, b->compacted, error)
                                : count_final(s, side, b, error);
     }
@@ -445,11 +442,12 @@ t4_status
 check_deep(struct verify *v, struct error *error)
 {
     uint32_t n = v->manifest.n_checkpoints;
-    bool whole =
-        v->manifest.archive.next_slot == 0; /* the log is kept from its beginning */
-    t4_status status = T4_OK;
+    const struct chain_floor *begin = &v->manifest.archive;
+    /* The log is kept from its beginning, and it began with nothing. */
+    bool whole = begin->next_slot == 0 && begin->last_index == 0;
+    t4_status status = spill_check(v, error);
 
-    if (whole && is_wanted(v, UINT32_MAX))
+    if (status == T4_OK && whole && is_wanted(v, UINT32_MAX))
         status = replay_stretch(v, UINT32_MAX, n > 0 ? n - 1 : UINT32_MAX, error);
     for (uint32_t i = n; i-- > 0 && status == T4_OK;) {
         verify_progress(v, "replaying", n - i, n);

@@ -30,8 +30,9 @@ struct verify_options {
     bool
         one_checkpoint; /* deep: only from the checkpoint of this revision on to the next */
     int64_t revision;
-    const char *tmp;     /* deep: folder for log that is being sorted */
-    uint64_t part_bytes; /* deep: log that is sorted in memory; 0: 32 MiB */
+    const char *tmp; /* deep: folder for log that is being sorted */
+    uint64_t
+        part_bytes; /* deep: records of the log that are sorted in memory; 0: 32 MiB */
 
     void *arg;
     /* An object that is missing or wrong, in words that continue its name. */

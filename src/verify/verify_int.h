@@ -21,6 +21,7 @@
 #include "env/thread.h"
 #include "fmt/archive.h"
 #include "fmt/entry.h"
+#include "sort/sort.h"
 #include "sst/sst.h"
 #include "verify/verify.h"
 
@@ -281,14 +282,14 @@ t4_status read_log(struct verify *v, const struct chain_floor *from,
 t4_status check_deep(struct verify *v, struct error *error);
 
 struct spill;
+/* A folder that is none is told before hours are spent. */
+t4_status spill_check(const struct verify *v, struct error *error);
 struct spill *spill_new(struct verify *v);
-void spill_free(struct spill *s); /* removes the files */
+void spill_free(struct spill *s);
 t4_status spill_entry(void *arg, const struct entry *e, struct t4_slice bytes,
                       struct error *error); /* arg: struct spill */
-/* After the last entry: everything that came, in order, as a few sources. */
-#define SPILL_SOURCES_MAX 32u
-t4_status spill_sources(struct spill *s, struct sst_source source[SPILL_SOURCES_MAX],
-                        size_t *n, struct error *error);
+/* After the last entry: everything that came, in order. */
+struct sst_source spill_source(struct spill *s);
 
 /*
  * The files of something, one in memory at a time, as a source of records.

@@ -183,6 +183,12 @@ write_key_value(uint8_t *p, const struct key_value *kv)
     return write_number(p, 6, (uint64_t)kv->lease);
 }
 
+uint8_t *
+wire_key_value_write(uint8_t *p, const struct key_value *kv)
+{
+    return write_key_value(p, kv);
+}
+
 /* Too large for one piece: only the small parts are reserved, the bytes are appended. */
 static void
 append_key_value(struct chain *c, uint32_t field, const struct key_value *kv, size_t size)

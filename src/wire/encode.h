@@ -14,6 +14,8 @@
 
 #include "wire/chain.h"
 
+#define ETCD_STORAGE_VERSION "3.6.0" /* of the database format that is reproduced */
+
 /* mvccpb.KeyValue */
 struct key_value {
     struct t4_slice key, value;
@@ -47,6 +49,8 @@ uint8_t *wire_header_field_write(uint8_t *p, uint32_t field,
                                  const struct response_header *h);
 /* Size of a KeyValue message without tag and length. */
 size_t wire_key_value_size(const struct key_value *kv);
+/* The same, written to `p`, which has room for it; returns its end. */
+uint8_t *wire_key_value_write(uint8_t *p, const struct key_value *kv);
 /* A KeyValue as field `field` (RangeResponse.kvs 2, PutResponse.prev_kv 2, prev_kvs 3). */
 void wire_key_value_field(struct chain *c, uint32_t field, const struct key_value *kv);
 

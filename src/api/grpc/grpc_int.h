@@ -12,6 +12,7 @@
  *   downgrade.c  Maintenance: MoveLeader, Downgrade
  *   cluster.c    Cluster                  auth.c        Auth, with authentication off
  *   counts.c     calls counted by method, status and client, for /metrics
+ *   maintenance.c  Maintenance: hashes of the whole state, and the Snapshot stream
  *   unknown.c    paths that are no method
  *   stream.c     what streams have in common
  *   watch.c      the Watch stream         keepalive.c   the LeaseKeepAlive stream
@@ -142,6 +143,7 @@ struct grpc_api {
     struct tag on_shut;
 
     _Atomic uint32_t worker_jobs;
+    _Atomic uint32_t snapshots; /* Snapshot streams that were accepted and not released */
     _Atomic uint64_t response_bytes;
 };
 
@@ -286,7 +288,9 @@ struct call {
     void (*repeat)(struct job *); /* and is then made again so */
     struct node_request node;     /* what is with the node; also the txn of a read */
     struct range_request range;
-    struct arena arena; /* last: large */
+    struct node_state_job state; /* a hash of the whole state, ... */
+    int64_t hash_revision;       /* ... at this revision */
+    struct arena arena;          /* last: large */
 };
 
 /* Puts one request slot of a unary method into the queue.  [poller, or before it starts] */
@@ -327,6 +331,8 @@ void lease_leases(struct call *c, const ProtobufCMessage *m);
 void maintenance_status(struct call *c, const ProtobufCMessage *m);
 void maintenance_alarm(struct call *c, const ProtobufCMessage *m);
 void maintenance_defragment(struct call *c, const ProtobufCMessage *m);
+void maintenance_hash(struct call *c, const ProtobufCMessage *m);
+void maintenance_hash_kv(struct call *c, const ProtobufCMessage *m);
 void cluster_member_list(struct call *c, const ProtobufCMessage *m);
 void maintenance_move_leader(struct call *c, const ProtobufCMessage *m);
 void maintenance_downgrade(struct call *c, const ProtobufCMessage *m);
@@ -429,7 +435,8 @@ void stream_fail(struct stream *s, enum etcd_error error);
 void stream_no_request(struct stream *s);
 
 extern const struct stream_kind watch_stream_kind, keepalive_stream_kind;
-extern const struct stream_kind range_stream_kind, health_stream_kind;
+extern const struct stream_kind range_stream_kind, health_stream_kind,
+    snapshot_stream_kind;
 /* recipe.h; lock.c, election.c, observe.c */
 extern const struct stream_kind lock_lock_kind, lock_unlock_kind;
 extern const struct stream_kind election_campaign_kind, election_proclaim_kind,

@@ -11,9 +11,6 @@
 #include "api/grpc/grpc_int.h"
 #include "pb/etcd/rpc.pb-c.h"
 
-/* What etcd 3.6 reports as its storage's format. */
-#define STORAGE_VERSION "3.6.0"
-
 /* As Go prints the message. */
 static void
 describe_alarm(const struct node_alarm *a, char *out, size_t n)
@@ -55,7 +52,7 @@ maintenance_status(struct call *c, const ProtobufCMessage *m)
         wire_bytes_field(&out, 8, slice_str(alarm));
     }
     wire_varint_field(&out, 9, status.db_in_use_bytes);
-    wire_bytes_field(&out, 11, slice_str(STORAGE_VERSION));
+    wire_bytes_field(&out, 11, slice_str(ETCD_STORAGE_VERSION));
     wire_varint_field(&out, 12, (uint64_t)status.quota_bytes);
     wire_message_head(&out, 13, 0); /* downgradeInfo: there, and nothing going on */
     call_reply(c, ETCD_OK, &out);

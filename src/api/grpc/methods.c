@@ -46,6 +46,10 @@ const struct method methods[] = {
           etcdserverpb__alarm_request, flat, maintenance_alarm),
     UNARY("/etcdserverpb.Maintenance/Defragment", 2, false,
           etcdserverpb__defragment_request, flat, maintenance_defragment),
+    UNARY("/etcdserverpb.Maintenance/Hash", 2, false,
+          etcdserverpb__hash_request, flat, maintenance_hash),
+    UNARY("/etcdserverpb.Maintenance/HashKV", 2, false,
+          etcdserverpb__hash_kvrequest, flat, maintenance_hash_kv),
     UNARY("/etcdserverpb.Cluster/MemberList", 4, false,
           etcdserverpb__member_list_request, flat, cluster_member_list),
     UNARY("/grpc.health.v1.Health/Check", 4, false,
@@ -120,6 +124,8 @@ const struct method methods[] = {
            v3electionpb__resign_request, leader, election_resign_kind),
     STREAM("/v3electionpb.Election/Observe", 4,
            v3electionpb__leader_request, flat, election_observe_kind),
+    STREAM("/etcdserverpb.Maintenance/Snapshot", 2,
+           etcdserverpb__snapshot_request, flat, snapshot_stream_kind),
 };
 /* clang-format on */
 
