@@ -77,10 +77,8 @@ archives(struct t4_slice object)
             stop_at("an archive is refused in another way");
         return;
     }
-    b = (struct archive){.cluster_id = a.cluster_id,
-                         .lineage = a.lineage,
-                         .begin = a.begin,
-                         .end = a.end};
+    b = (struct archive){
+        .cluster_id = a.cluster_id, .lineage = a.lineage, .begin = a.begin, .end = a.end};
     archive_begin(&again, &b);
     for (size_t i = 0; i < a.n; i++) {
         struct archive_slot s = a.slot[i];
@@ -108,6 +106,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct checkpoint_object checkpoint;
     struct lock_object lock;
     struct moving_object moving;
+    struct restoring_object restoring;
     struct segment segment;
     t4_status status;
 
@@ -131,8 +130,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         same_again(object, &again, "`moving` that is accepted has another encoding");
     }
     buffer_clear(&again);
+    if (restoring_decode(object, &restoring) == T4_OK) {
+        restoring_encode(&again, &restoring);
+        same_again(object, &again, "`restoring` that is accepted has another encoding");
+    }
+    buffer_clear(&again);
     if (manifest_decode(object, &manifest) == T4_OK &&
-        slice_has_prefix(object, slice_str("t4-manifest 3\n"))) { /* older: written as 3 */
+        slice_has_prefix(object,
+                         slice_str("t4-manifest 3\n"))) { /* older: written as 3 */
         manifest_encode(&again, &manifest);
         same_again(object, &again, "a manifest that is accepted has another encoding");
     }
@@ -207,7 +212,8 @@ make_segment(struct buffer *out)
 static void
 make_archive(struct buffer *out)
 {
-    struct archive a = {.cluster_id = 1, .lineage = 2, .begin = {.next_slot = chance(99)}};
+    struct archive a = {
+        .cluster_id = 1, .lineage = 2, .begin = {.next_slot = chance(99)}};
     uint64_t n = chance(5) + 1, slot = a.begin.next_slot;
 
     archive_begin(out, &a);
@@ -249,6 +255,11 @@ make_object(struct buffer *out)
                                        .term = chance(99)};
     struct cluster_object cluster = {1, 2, WINDOW_MAX};
     struct moving_object moving = {.cluster_id = 1, .lineage = 2, .source = "file:///s"};
+    struct restoring_object restoring = {.cluster_id = 1,
+                                         .lineage = 2,
+                                         .holder = 3,
+                                         .time_ms = chance(99),
+                                         .source = "f.db"};
     struct checkpoint_object checkpoint = {.cluster_id = 1,
                                            .lineage = 2,
                                            .generation = 1,
@@ -265,7 +276,8 @@ make_object(struct buffer *out)
     if (lock.move != MOVE_NONE)
         snprintf(lock.moved, sizeof lock.moved, "s3://elsewhere/prefix");
     buffer_clear(out);
-    switch (chance(10)) {
+    switch (chance(11)) {
+    case 10: restoring_encode(out, &restoring); break;
     case 9: moving_encode(out, &moving); break;
     case 7: make_archive(out); break;
     case 8: make_archive(out); break;

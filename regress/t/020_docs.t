@@ -366,6 +366,32 @@ def reference():
             shell.close()
 
 
+def move_from_etcd():
+    """Needs a real etcd 3.6 with its tools, which come first on the path."""
+    tools = t4test.ETCD36_DIR
+    if not os.path.exists(os.path.join(tools, "etcdutl")):
+        TAP.skip("no etcd 3.6 with its tools was built")
+        return
+    name = "guide/move-from-etcd.md"
+    ports = [t4test.free_port(), t4test.free_port()]
+    with t4test.Etcd() as etcd:
+        etcd.start()
+        text = page(name).replace("127.0.0.1:2379", etcd.address)
+        text = text.replace("127.0.0.1:3379", "127.0.0.1:%d" % ports[0])
+        todo = examples(text)
+        TAP.ok(len(todo) > 10, "%s has examples" % name, len(todo))
+        shell = Shell(dict(os.environ, T4_LISTEN="127.0.0.1:%d" % ports[0],
+                           T4_METRICS_ADDR="127.0.0.1:%d" % ports[1],
+                           PATH=os.pathsep.join([tools, os.path.dirname(t4test.T4.binary),
+                                                 os.environ["PATH"]])))
+        shell.run("cd " + etcd.directory)
+        for command, expected in todo:
+            lines = shell.run(command)
+            TAP.ok(matches(lines, expected), "%s: %s" % (name, command), "printed:", *lines,
+                   "expected:", *expected)
+        shell.close()
+
+
 def matcher():
     """The comparison itself notices what it should."""
     TAP.ok(matches(["a", "b 17 c ", ""], ["a", "b ... c"]), "the comparison takes ...")
@@ -375,7 +401,8 @@ def matcher():
 
 
 def main():
-    for part in (matcher, flags, metrics, errors, pages, fields, links, guide, reference):
+    for part in (matcher, flags, metrics, errors, pages, fields, links, guide, reference,
+                 move_from_etcd):
         part()
     TAP.done()
 

@@ -67,6 +67,7 @@ test_objects_round_trip(void **unused)
                              k2;
     struct cluster_object c = {18, 19, WINDOW_MAX}, c2;
     struct moving_object v = {20, 21, {22}, "file:///source"}, v2;
+    struct restoring_object r = {20, 21, 22, 23, {24}, "some.db"}, r2;
 
     (void)unused;
     snprintf(l.address, sizeof l.address, "http://host:1");
@@ -88,6 +89,9 @@ test_objects_round_trip(void **unused)
     moving_encode(&b, &v);
     assert_int_equal(moving_decode(buffer_slice(&b), &v2), T4_OK);
     assert_memory_equal(&v, &v2, sizeof v);
+    restoring_encode(&b, &r);
+    assert_int_equal(restoring_decode(buffer_slice(&b), &r2), T4_OK);
+    assert_memory_equal(&r, &r2, sizeof r);
     manifest_encode(&b, &m);
     assert_int_equal(manifest_decode(buffer_slice(&b), &m2), T4_OK);
     assert_memory_equal(&m, &m2, sizeof m);

@@ -279,6 +279,8 @@ static const struct {
     {"segment-max-size-mb", "1024", {"0", "1025", "-1", "16MB", ""}},
     {"segment-max-age-sec", "10", {"-1", "31536001", "10s", "x"}},
     {"moved", "true", {"maybe", "2", ""}},
+    {"from-snapshot", "/backup/etcd.db", {""}},
+    {"skip-hash-check", "true", {"maybe"}},
     {"object-store", "s3://bucket/some/prefix", {"", "bucket"}},
     {"wal-sync-upload", "false", {"maybe", ""}},
     {"upload-max-age", "10ms", {"9ms", "2h", "10"}},

@@ -28,6 +28,7 @@
 #include "env/env.h"
 #include "fmt/objects.h"
 #include "object/object.h"
+#include "sst/sst.h"
 #include "wal/wal.h"
 
 struct checkpointer;
@@ -116,6 +117,23 @@ struct rebuild_options {
 t4_status checkpoint_rebuild(const struct rebuild_options *options,
                              const struct run_index *run, size_t which,
                              struct buffer *object, struct error *error);
+
+/* --- a store that begins with a checkpoint ------------------------------------------------- */
+
+/*
+ * Makes an empty store, which `log` was opened on for a restore, into one whose first checkpoint
+ * holds the records (sst_merge order, of spaces k, l and s, stamps in l and s 1).  The same records and
+ * values give the same objects, so it may be done again after any failure.
+ */
+struct checkpoint_seed {
+    uint64_t cluster_id, lineage, holder, time_ms;
+    enum commit_rule rule;
+    int64_t revision, compacted; /* compacted: in force; -1: never */
+};
+#define CHECKPOINT_SEED_INDEX 1 /* the entry that the records are said to come from */
+struct objectlog;
+t4_status checkpoint_seed(struct objectlog *log, const struct checkpoint_seed *seed,
+                          struct sst_source records, struct error *error);
 
 /* --- t4 gc -------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@
  * rebuild.c     a file that is missing or damaged, made again from the log
  * archive.c     raw slots of the chain become archives
  * collect.c     what is not reached any more; its removal
+ * seed.c        a store that begins with a checkpoint
  * retire.c      which checkpoints come off the list (pure)
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -276,6 +277,11 @@ t4_status publish_manifest(struct checkpointer *c, struct manifest_object *next,
  * the next checkpoint is made from there.  publish.c
  */
 t4_status publish_without_damaged(struct checkpointer *c, struct error *error);
+
+/* The object of a checkpoint; *sha: its hash. */
+t4_status checkpoint_put(struct objectlog *log, const struct checkpoint_object *o,
+                         uint8_t sha[SHA256_BYTES], struct error *error);
+
 /* retirement of checkpoints and of the log below them, in the manifest.  publish.c */
 t4_status publish_retirement(struct checkpointer *c, struct error *error);
 

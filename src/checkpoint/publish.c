@@ -94,8 +94,8 @@ fill(const struct checkpointer *c, const struct checkpoint_mark *mark,
     memcpy(o->run, list->run, list->n * sizeof o->run[0]);
 }
 
-static t4_status
-put_checkpoint(struct checkpointer *c, const struct checkpoint_object *o,
+t4_status
+checkpoint_put(struct objectlog *log, const struct checkpoint_object *o,
                uint8_t sha[SHA256_BYTES], struct error *error)
 {
     struct buffer object = {0};
@@ -105,7 +105,7 @@ put_checkpoint(struct checkpointer *c, const struct checkpoint_object *o,
     checkpoint_encode(&object, o);
     sha256(buffer_slice(&object), sha);
     checkpoint_key(key, o->term, o->revision, o->index);
-    status = objectlog_create(c->log, key, buffer_slice(&object), error);
+    status = objectlog_create(log, key, buffer_slice(&object), error);
     buffer_free(&object);
     return status;
 }
@@ -143,7 +143,7 @@ publish(struct checkpointer *c, const struct checkpoint_mark *mark, struct error
     if (status != T4_OK)
         return error_wrap(error, "the checkpoint at entry %" PRIu64, mark->index), status;
     fill(c, mark, &list, &o);
-    status = put_checkpoint(c, &o, sha, error);
+    status = checkpoint_put(c->log, &o, sha, error);
     if (status != T4_OK)
         return status;
     next = *objectlog_manifest(c->log);

@@ -174,6 +174,36 @@ moving_decode(struct t4_slice text, struct moving_object *m)
     return verdict(&r, format, FORMAT);
 }
 
+void
+restoring_encode(struct buffer *out, const struct restoring_object *o)
+{
+    text_begin(out, "t4-restoring", FORMAT);
+    text_hex(out, "cluster", o->cluster_id);
+    text_hex(out, "lineage", o->lineage);
+    text_hex(out, "holder", o->holder);
+    text_u64(out, "time-ms", o->time_ms);
+    text_bytes(out, "snapshot", o->sha256, HASH_BYTES);
+    text_string(out, "source", o->source);
+    text_end(out);
+}
+
+t4_status
+restoring_decode(struct t4_slice text, struct restoring_object *o)
+{
+    struct text_reader r;
+    unsigned format;
+
+    memset(o, 0, sizeof *o);
+    text_open(&r, text, "t4-restoring", &format);
+    o->cluster_id = text_read_hex(&r, "cluster");
+    o->lineage = text_read_hex(&r, "lineage");
+    o->holder = text_read_hex(&r, "holder");
+    o->time_ms = text_read_u64(&r, "time-ms");
+    text_read_bytes(&r, "snapshot", o->sha256, HASH_BYTES);
+    text_read_string(&r, "source", o->source, sizeof o->source);
+    return verdict(&r, format, FORMAT);
+}
+
 /* --- checkpoints ------------------------------------------------------------------------- */
 
 static void

@@ -1,6 +1,6 @@
 /*
  * objects.h - the small objects of a store: `cluster`, `leader-lock`, `manifest/latest`,
- * `moving`, and checkpoints.
+ * `moving`, `restoring`, and checkpoints.
  *
  * Text records (fmt/text.h), so that a person can read them.  Every object that is changed by
  * compare-and-swap carries a counter that grows by one per change and a put id that names the
@@ -25,6 +25,7 @@
 #define MANIFEST_KEY "manifest/latest"
 #define CLUSTER_KEY "cluster"
 #define MOVING_KEY "moving"
+#define RESTORING_KEY "restoring"
 
 enum commit_rule { RULE_OBJECT = 1, RULE_LOCAL = 2 };
 
@@ -63,6 +64,18 @@ struct moving_object {
     uint8_t put_id
         [PUT_ID_BYTES]; /* of the source's lock when it was marked: names the move */
     char source[LOCATION_BYTES]; /* for messages only */
+};
+
+/*
+ * `restoring`: the first object that a restore from a snapshot puts into an empty store, and the last
+ * that it removes.  As `moving`; and all that is made meanwhile depends on nothing but it and the
+ * snapshot, so that whoever gives the command again makes the same objects.
+ */
+struct restoring_object {
+    uint64_t cluster_id, lineage, holder; /* of the store to be */
+    uint64_t time_ms;                     /* of its checkpoint */
+    uint8_t sha256[HASH_BYTES];           /* of the snapshot's database */
+    char source[LOCATION_BYTES];          /* for messages only */
 };
 
 /* Where reading of the chain begins, with what a reader must know of what lies below. */
@@ -124,12 +137,14 @@ void cluster_encode(struct buffer *out, const struct cluster_object *c);
 void lock_encode(struct buffer *out, const struct lock_object *l);
 void manifest_encode(struct buffer *out, const struct manifest_object *m);
 void moving_encode(struct buffer *out, const struct moving_object *m);
+void restoring_encode(struct buffer *out, const struct restoring_object *r);
 
 /* OK, CORRUPT, or UNSUPPORTED: written by a newer version. */
 t4_status cluster_decode(struct t4_slice text, struct cluster_object *c);
 t4_status lock_decode(struct t4_slice text, struct lock_object *l);
 t4_status manifest_decode(struct t4_slice text, struct manifest_object *m);
 t4_status moving_decode(struct t4_slice text, struct moving_object *m);
+t4_status restoring_decode(struct t4_slice text, struct restoring_object *r);
 
 void checkpoint_encode(struct buffer *out, const struct checkpoint_object *c);
 t4_status checkpoint_decode(struct t4_slice text, struct checkpoint_object *c);

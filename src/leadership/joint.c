@@ -278,11 +278,18 @@ note_newest(void *arg, uint64_t index, struct t4_slice bytes, struct error *erro
     return T4_OK;
 }
 
-/* The state after entry `index` of the local log. */
+/* The state after entry `index`, of the newest checkpoint or of the local log. */
 static t4_status
 newest_at(struct leadership *l, uint64_t index, struct newest *newest,
           struct error *error)
 {
+    const struct manifest_object *m = objectlog_manifest(l->chain);
+
+    /* A log that was begun behind the checkpoint does not have the entry. */
+    if (m->n_checkpoints > 0 && m->newest.index == index) {
+        *newest = (struct newest){m->newest.revision, m->newest.time_ms};
+        return T4_OK;
+    }
     return wal_replay(l->wal, index - 1, index, note_newest, newest, error);
 }
 
@@ -295,7 +302,7 @@ append_reset(struct join *j, uint64_t tail_end, struct error *error)
     struct newest base = {l->revision, l->time_ms}; /* of the chain's end ... */
     uint64_t wall_ms = l->options.env->wall_ns(l->options.env->state) / 1000000;
     struct buffer entry = {0}, value = {0};
-    struct mutation m = {.space = SPACE_SYSTEM, .key = slice_str("compacted")};
+    struct mutation m = {.space = SPACE_SYSTEM, .key = slice_str(COMPACTED_KEY)};
     struct entry e = {
         .kind = ENTRY_RESET, .index = l->local_end + 1, .term = j->term, .mutations = 1};
     char from[24], to[24];
@@ -386,10 +393,16 @@ settle(struct leadership *l, const struct joint *joint, struct error *error)
 static struct chain_floor
 known_place(const struct leadership *l)
 {
+    const struct chain_floor *first = &objectlog_manifest(l->chain)->archive;
     struct chain_floor place = {0};
 
+    /* A store that began from a snapshot: its first slot goes on behind the checkpoint. */
+    if (first->next_slot == 0 && first->last_index <= l->local_end)
+        place = *first;
     if (l->memory.cluster_id == l->ids.cluster_id &&
-        l->memory.lineage == l->ids.lineage && l->memory.place.last_index <= l->local_end)
+        l->memory.lineage == l->ids.lineage &&
+        l->memory.place.last_index <= l->local_end &&
+        l->memory.place.last_index >= place.last_index)
         place = l->memory.place;
     /* Not in the memory before the log stands above it, too. */
     return l->begun.last_index > place.last_index ? l->begun : place;

@@ -46,8 +46,9 @@ struct objectlog_options {
     uint64_t timeout_ns;        /* of one request */
     uint64_t first_pause_ns;    /* before the second try, then doubled; 0: 50 ms */
     bool accept_moved;          /* opens a store that is marked as moving or moved, too */
-    uint32_t window;            /* segments in flight at most, up to WINDOW_MAX; 0: 1 */
-    void *arg;                  /* of the callbacks; both come on any thread: */
+    bool restoring;  /* ... or that a restore has begun: `restoring` is the caller's */
+    uint32_t window; /* segments in flight at most, up to WINDOW_MAX; 0: 1 */
+    void *arg;       /* of the callbacks; both come on any thread: */
     /* At each failure, with the reason, and when the store answers again (NULL). */
     void (*degraded)(void *arg, const char *why);
     /* The oldest segment in flight was decided just now; may be NULL.  No lock is held. */
@@ -65,12 +66,19 @@ enum objectlog_found {
  * Reads `cluster`, the lock and the manifest.  CORRUPT: a prefix that can be neither empty nor
  * ours - `cluster` without lock or manifest, objects without a lock, damaged objects: the
  * error names which.  INVALID: the store was moved or is being moved (names where), or an
- * unfinished move is to bring another one here (names which).
+ * unfinished move or restore is to bring something here (names what).
  */
 t4_status objectlog_open(const struct objectlog_options *options, struct objectlog **out,
                          enum objectlog_found *found, struct error *error);
 /* Waits for requests that are under way (timeout_ns at most; object_cancel() ends them). */
 void objectlog_close(struct objectlog *c);
+/*
+ * For who restores, which gave options.restoring: as objectlog_bootstrap(), but lock and manifest
+ * are these (counter and put id are filled in), and whoever holds the lock is lock->holder.
+ */
+t4_status objectlog_bootstrap_as(struct objectlog *c, const struct lock_object *lock,
+                                 const struct manifest_object *manifest,
+                                 struct error *error);
 /* As they were last read or written. */
 const struct lock_object *objectlog_lock(const struct objectlog *c);
 const struct manifest_object *objectlog_manifest(const struct objectlog *c);

@@ -137,6 +137,37 @@ refuse_target(struct objectlog *c, struct error *error)
                              "--abort to take it back");
 }
 
+/* The same of a restore. */
+static t4_status
+refuse_restored(struct objectlog *c, struct error *error)
+{
+    struct restoring_object r;
+    t4_status status =
+        objectlog_get(c, RESTORING_KEY, OBJECT_TEXT_MAX, &c->object, NULL, TRY, error);
+
+    if (status != T4_OK)
+        return status == T4_E_NOTFOUND ? T4_OK : status;
+    status = restoring_decode(buffer_slice(&c->object), &r);
+    if (status != T4_OK)
+        return objectlog_damaged(RESTORING_KEY, status, error);
+    error_set(error, T4_E_INVALID,
+              "the restore of the snapshot %s into %s is not finished", r.source,
+              object_url(c->options.store));
+    return error_hint(error,
+                      "start again with --from-snapshot and the same file; nothing "
+                      "was served from there yet, so all objects of the prefix may "
+                      "be deleted instead");
+}
+
+/* Is something else on its way into this prefix?  See there; asked behind the lock's creation. */
+static t4_status
+refuse_claimed(struct objectlog *c, struct error *error)
+{
+    t4_status status = refuse_target(c, error);
+
+    return status == T4_OK && !c->options.restoring ? refuse_restored(c, error) : status;
+}
+
 static t4_status
 check_complete(struct objectlog *c, struct error *error)
 {
@@ -176,8 +207,8 @@ look(struct objectlog *c, enum objectlog_found *found, struct error *error)
         *found = OBJECTLOG_COMPLETE;
         return check_complete(c, error);
     }
-    status = refuse_target(c, error);
-    if (status == T4_OK && !c->has_leader)
+    status = refuse_claimed(c, error);
+    if (status == T4_OK && !c->has_leader && !c->options.restoring)
         status = check_is_empty(c, error);
     *found = c->has_leader ? OBJECTLOG_UNFINISHED : OBJECTLOG_EMPTY;
     return status;
@@ -244,18 +275,12 @@ is_same(struct t4_slice object, void *arg)
 }
 
 static t4_status
-create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
-            enum commit_rule rule, struct error *error)
+create_lock(struct objectlog *c, const struct lock_object *first, struct error *error)
 {
-    struct lock_object l = {.cluster_id = cluster_id,
-                            .lineage = lineage,
-                            .counter = 1,
-                            .term = 1,
-                            .holder = c->options.incarnation,
-                            .rule = rule,
-                            .lease_ms = c->options.lease_ms};
+    struct lock_object l = *first;
     t4_status status;
 
+    l.counter = 1;
     objectlog_new_put_id(c, l.put_id);
     strncpy(l.address, c->options.address, sizeof l.address - 1);
     lock_encode(&c->scratch, &l);
@@ -270,15 +295,13 @@ create_lock(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
 }
 
 static t4_status
-create_manifest(struct objectlog *c, struct error *error)
+create_manifest(struct objectlog *c, const struct manifest_object *first,
+                struct error *error)
 {
-    struct manifest_object m = {.cluster_id = c->leader.cluster_id,
-                                .lineage = c->leader.lineage,
-                                .generation = 1,
-                                .counter = 1,
-                                .term = c->leader.term};
+    struct manifest_object m = *first;
     t4_status status;
 
+    m.counter = 1;
     objectlog_new_put_id(c, m.put_id);
     manifest_encode(&c->scratch, &m);
     status = objectlog_put(c, MANIFEST_KEY, buffer_slice(&c->scratch), NULL,
@@ -318,17 +341,36 @@ t4_status
 objectlog_bootstrap(struct objectlog *c, uint64_t cluster_id, uint64_t lineage,
                     enum commit_rule rule, struct error *error)
 {
+    struct lock_object lock = {.cluster_id = cluster_id,
+                               .lineage = lineage,
+                               .term = 1,
+                               .holder = c->options.incarnation,
+                               .rule = rule,
+                               .lease_ms = c->options.lease_ms};
+    struct manifest_object manifest = {
+        .cluster_id = c->has_leader ? c->leader.cluster_id : cluster_id,
+        .lineage = c->has_leader ? c->leader.lineage : lineage,
+        .generation = 1,
+        .term = c->has_leader ? c->leader.term : 1};
+
+    return objectlog_bootstrap_as(c, &lock, &manifest, error);
+}
+
+t4_status
+objectlog_bootstrap_as(struct objectlog *c, const struct lock_object *lock,
+                       const struct manifest_object *manifest, struct error *error)
+{
     t4_status status = T4_OK;
 
     if (!c->has_leader) {
-        status = create_lock(c, cluster_id, lineage, rule, error);
+        status = create_lock(c, lock, error);
         if (status == T4_OK)
-            status = refuse_target(c, error);
-    } else if (c->leader.holder != c->options.incarnation) {
+            status = refuse_claimed(c, error);
+    } else if (c->leader.holder != lock->holder) {
         status = T4_E_PRECONDITION;
     }
     if (status == T4_OK && !c->has_manifest)
-        status = create_manifest(c, error);
+        status = create_manifest(c, manifest, error);
     if (status == T4_OK)
         status = create_cluster(c, error);
     return status == T4_E_PRECONDITION ? faster(error) : status;

@@ -44,7 +44,7 @@ static const struct {
     {"endpoint", "what servers say of themselves (t4 endpoint status, health)",
      endpoint_command, endpoint_command_help},
     {"alarm", "list or disarm alarms", alarm_command, alarm_command_help},
-    {"snapshot", "save a server's database to a file (t4 snapshot save)",
+    {"snapshot", "a server's database as a file (t4 snapshot save, status)",
      snapshot_command, snapshot_command_help},
     {"inspect", "keys, history and differences, of a directory or a server",
      inspect_command, inspect_command_help},

@@ -48,6 +48,15 @@ const struct option_row option_table[] = {
      "Says that the data directory was moved here and the original is gone. Without "
      "it a copied directory is refused."},
 
+    {"from-snapshot", OPTION_TEXT, GROUP_DATA, AT(from_snapshot), "FILE", NULL, 0, 0,
+     "a path of 1 to 3900 bytes",
+     "Begins with the state of a snapshot of t4 or of etcd 3.4 to 3.6, on an empty data "
+     "directory and, with --object-store, an empty store. Default: none."},
+    {"skip-hash-check", OPTION_BOOL, GROUP_DATA, AT(skip_hash_check), NULL, "false", 0, 1,
+     NULL,
+     "Takes a file for --from-snapshot that has no hash at its end, or another one: the "
+     "database file of an etcd member."},
+
     {"object-store", OPTION_TEXT, GROUP_STORE, AT(object_store), "URL", NULL, 0, 0,
      "s3://bucket/prefix, gs://bucket/prefix or file:///path",
      "Where the log is kept besides the disk, so that the disk can be lost. Default: the "

@@ -611,6 +611,9 @@ make_names(struct reader *r, const char *host_name)
     if (o->plugin_dir != NULL &&
         (o->plugin_dir[0] == '\0' || strlen(o->plugin_dir) > MAX_PATH_BYTES))
         return refuse_named(r, "plugin-dir", "is empty or too long");
+    if (o->from_snapshot != NULL &&
+        (o->from_snapshot[0] == '\0' || strlen(o->from_snapshot) > MAX_PATH_BYTES))
+        return refuse_named(r, "from-snapshot", "is empty or too long");
     if (!is_plugin_name(o->storage_engine))
         return refuse_named(r, "storage-engine",
                             "is not the name of a plugin: small letters, "

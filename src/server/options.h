@@ -89,6 +89,8 @@ struct run_options {
     int64_t history_retention_ns;
     int64_t wal_keep_bytes;
     int64_t take_over_now, discard_divergent_tail, object_store_unsafe;
+    char *from_snapshot; /* NULL: none */
+    int64_t skip_hash_check;
     int64_t moved, segment_max_size_mb, segment_max_age_sec;
     int64_t read_consistency; /* 0 linearizable, 1 serializable */
     int64_t threads, max_request_bytes, max_txn_ops, watch_progress_ns;

@@ -1,8 +1,8 @@
 /*
  * run.c - `t4 run`: starts the parts in order, waits for a signal, stops them in order.
  *
- * Start: options -> log -> metrics and health -> storage engine's plugin -> node (locks the
- * data directory, recovers) -> gRPC.  Stop: not ready any more -> gRPC (polite, within
+ * Start: options -> log -> metrics and health -> storage engine's plugin -> store -> snapshot (with
+ * --from-snapshot) -> node (locks the data directory, recovers) -> gRPC.  Stop: not ready any more -> gRPC (polite, within
  * --shutdown-grace) -> node -> plugin -> metrics and health.
  *
  * Signals reach the main thread only; all other threads are started with them blocked.
@@ -38,6 +38,7 @@
 #include "plugin/plugin.h"
 #include "server/built_in_store.h"
 #include "server/descriptors.h"
+#include "server/from_snapshot.h"
 #include "server/options.h"
 #include "server/systemd.h"
 
@@ -535,6 +536,10 @@ start(struct server *s, struct error *error)
     st = load_engine(s, error);
     if (st == T4_OK)
         st = open_store(s, error);
+    if (st == T4_OK && s->options.from_snapshot != NULL) {
+        set_state(s, HTTP_STARTING, "restoring the snapshot");
+        st = from_snapshot(&s->options, s->store, error);
+    }
     if (st == T4_OK)
         st = open_node(s, error);
     hold_signals();

@@ -1,5 +1,6 @@
 /*
- * snapshot_command.c - t4 snapshot save FILE: the database of a server as a file.
+ * snapshot_command.c - t4 snapshot: save FILE, the database of a server as a file.  (status:
+ * snapshot_status.c.)
  *
  * What comes goes to FILE.part, which gets its name only when the SHA-256 at its end is right and
  * everything is on the disk.  So FILE is whole or is not there.
@@ -18,6 +19,7 @@
 #include "codec/codec.h"
 #include "server/client_command.h"
 #include "server/run.h"
+#include "server/snapshot_status.h"
 
 #define HASH SHA256_BYTES
 #define PAGE 512u /* the database's length is a multiple of it; the hash comes behind */
@@ -26,9 +28,22 @@ static const char usage[] =
     "t4 snapshot - the database of a server as a file\n"
     "\n"
     "Usage: t4 snapshot save [--FLAG=VALUE]... FILE\n"
+    "       t4 snapshot status FILE [--json] [--skip-hash-check] [--tmp=DIR]\n"
     "\n"
-    "Writes FILE.part first; FILE appears once all is there and its checksum is right.\n"
-    "--command-timeout is how long nothing may come (default 5s).\n" CLIENT_HELP;
+    "save writes FILE.part first; FILE appears once all is there and its checksum is "
+    "right.\n"
+    "--command-timeout is how long nothing may come (default 5s).\n"
+    "\n"
+    "status reads a file of t4 or of etcd 3.4 to 3.6, checks every page, and sums it up; "
+    "it\n"
+    "needs no server:\n"
+    "  --json                one JSON object, as etcdutl snapshot status -w json\n"
+    "  --skip-hash-check     the file has no hash at its end, or another one: the "
+    "database\n"
+    "                        file of an etcd member\n"
+    "  --tmp=DIR             for temporary files; default: TMPDIR, else /tmp\n"
+    "\n"
+    "To begin with the state of a file: t4 run --from-snapshot=FILE.\n" CLIENT_HELP;
 
 void
 snapshot_command_help(FILE *out)
@@ -221,7 +236,8 @@ save(int argc, char *const *argv, char *const *environment)
 int
 snapshot_command(int argc, char *const *argv, char *const *environment)
 {
-    static const struct subcommand table[] = {{"save", save}};
+    static const struct subcommand table[] = {{"save", save},
+                                              {"status", snapshot_status_command}};
 
-    return run_subcommand("snapshot", table, 1, usage, argc, argv, environment);
+    return run_subcommand("snapshot", table, 2, usage, argc, argv, environment);
 }
