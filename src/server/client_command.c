@@ -15,6 +15,7 @@
 
 #define MAX_FLAGS 24
 #define CONNECT_NS UINT64_C(2000000000) /* etcdctl's --dial-timeout */
+#define TIMEOUT_NS INT64_C(5000000000)
 
 int
 client_complain(const struct client_session *s, const struct error *error, int status)
@@ -66,6 +67,9 @@ client_session_read(struct client_session *s, const char *command,
                               "--write-out takes no \"%.64s\"", s->settings.write_out);
     s->style.json = strcmp(s->settings.write_out, "json") == 0;
     s->style.hex = s->settings.hex;
+    s->settings.timeout_given = s->settings.timeout_ns >= 0;
+    if (!s->settings.timeout_given)
+        s->settings.timeout_ns = TIMEOUT_NS;
     if (s->settings.timeout_ns > 0)
         return EXIT_OK;
     return client_misused(s, "it takes a duration such as 500ms or 5s",

@@ -16,12 +16,13 @@
 struct client_settings {
     const char *endpoints; /* NULL: T4_ENDPOINTS, else the default */
     int64_t timeout_ns;    /* of one call */
+    bool timeout_given;    /* else it is the default */
     const char *write_out;
     bool hex, help;
 };
 #define CLIENT_SETTINGS                                                                  \
     {                                                                                    \
-        .timeout_ns = INT64_C(5000000000), .write_out = "simple"                         \
+        .timeout_ns = -1, .write_out = "simple"                                          \
     }
 #define CLIENT_FLAGS(s)                                                                  \
     {"endpoints", 0, WORD_TEXT, &(s)->endpoints},                                        \

@@ -603,7 +603,7 @@ report_directory(struct look *l, struct report *r, struct error *error)
         report_text(r, "object_store", "object store", "built in");
     else
         report_text(r, "object_store", "object store",
-                    d->memory.url[0] != '\0' ? d->memory.url : "none");
+                    d->memory.url[0] != '\0' ? d->memory.url : "built in, not used yet");
     return status;
 }
 

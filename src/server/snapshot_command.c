@@ -32,7 +32,9 @@ static const char usage[] =
     "\n"
     "save writes FILE.part first; FILE appears once all is there and its checksum is "
     "right.\n"
-    "--command-timeout is how long nothing may come (default 5s).\n"
+    "--command-timeout is how long nothing may come (default: for ever; a server sorts "
+    "its\n"
+    "whole history before it sends the first byte).\n"
     "\n"
     "status reads a file of t4 or of etcd 3.4 to 3.6, checks every page, and sums it up; "
     "it\n"
@@ -108,9 +110,11 @@ receive(struct saving *v, struct client_stream *stream, struct error *error)
     for (;;) {
         Etcdserverpb__SnapshotResponse *r;
         t4_status status;
-        int code =
-            client_stream_receive(stream, &etcdserverpb__snapshot_response__descriptor,
-                                  (uint64_t)v->s->settings.timeout_ns, &r, error);
+        uint64_t silence_ns = v->s->settings.timeout_given
+                                  ? (uint64_t)v->s->settings.timeout_ns
+                                  : CLIENT_FOREVER;
+        int code = client_stream_receive(
+            stream, &etcdserverpb__snapshot_response__descriptor, silence_ns, &r, error);
 
         if (r == NULL)
             return code == 0 ? T4_OK : error->status;
