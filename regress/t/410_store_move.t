@@ -829,10 +829,13 @@ def a_server_at_the_target():
         TAP.ok("is not finished" in instance.log(), "and says why", instance.log_tail(3))
         target.control()
         code, out, err = running.result()
-        TAP.ok(code == 1 and "leader-lock already, with other bytes than the source" in err,
+        # Seen when the move looks for it at its begin, or when it comes to put its own.
+        early = "that this move has not put there" in err
+        TAP.ok(code == 1 and (early or "leader-lock already, with other bytes than the source" in err),
                "its lock stops the move", code, err)
-        code, out, err = move(source, target, "--abort")
-        TAP.ok(code == 0 and "objects were left at" in out, "which is taken back", code, out, err)
+        code, out, err = (0, "", "") if early else move(source, target, "--abort")
+        TAP.ok(code == 0 and (not text_of(target.path + "/moving") if early else
+                              "objects were left at" in out), "which is taken back", code, out, err)
         TAP.ok(text_of(target.path + "/leader-lock"), "without touching that lock")
 
 
