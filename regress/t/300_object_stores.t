@@ -171,14 +171,6 @@ def syncs():
     TAP.equal(wrong[:5], [], "the directory store syncs file, name and folders in order")
 
 
-def by_name():
-    status, output, _ = t4("check", "lmdb")
-    TAP.ok(status == 0 and not lines(output, "not ok"), "t4 plugin check lmdb", output)
-    status, output, _ = t4("check", "nothing")
-    TAP.ok(status == 1 and "# " in output and "nothing.so" in output,
-           "a plugin that is not there", output)
-
-
 def listing():
     status, output, _ = t4("list")
     TAP.equal(status, 0, "t4 plugin list")
@@ -202,7 +194,10 @@ def wrong_words():
             (("check", "--frob", "x://"), 'there is no flag "--frob"'),
             (("check", "a", "b"), 'a word too many, "b"'),
             (("list", "b"), 'a word too many, "b"'),
-            (("check", "memory"), "built in")):
+            (("check", "--seed=-1", "x"), '--seed takes no "-1"'),
+            (("check", "--dir=tmp", "x"), '--dir takes no "tmp"'),
+            (("check", "./lmdb"), 'no plugin is called "./lmdb"'),
+            (("check", "--plugin-dir=/x", "./lmdb.so"), "a folder is given twice")):
         status, _, errors = t4(*words)
         TAP.ok(status == 2 and text in errors, "t4 plugin " + " ".join(words), status, errors)
     for words in (("--help",), ("list", "--help"), ("check", "--help")):
@@ -215,7 +210,7 @@ def wrong_words():
 
 def main():
     try:
-        for part in (bundled, faulty, hello, syncs, by_name, listing, wrong_words):
+        for part in (bundled, faulty, hello, syncs, listing, wrong_words):
             part()
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)

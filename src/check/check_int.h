@@ -103,5 +103,9 @@ void check_races(struct world *w);   /* races.c */
 void check_limits(struct world *w);  /* limits.c: deadlines, cancelling, large bodies */
 void check_answers(struct check *c, const char *url); /* answers.c: through fault+ */
 void check_cycles(struct check *c, const char *url);  /* cycles.c: open and close */
+/* How much is in a folder such as /proc/self/fd; "." and ".." count. */
+unsigned check_entries(const char *path);
+/* Entries of /proc/self/task, once they are no more than `expected` or after two seconds. */
+unsigned check_threads_at_most(unsigned expected);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * cycles.c - opening and closing leaves nothing behind: memory, files, threads.
  *
- * Entry point: check_cycles().  Runs on: the thread of the check, when no store is open.
+ * Entry points: check_cycles(); the counters.  Runs on: the thread of the check, when no store is open.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,8 +14,8 @@
 #define CYCLES 100
 #define WARM_UP 3 /* libraries begin things of their own at first use */
 
-static unsigned
-entries(const char *path)
+unsigned
+check_entries(const char *path)
 {
     DIR *dir = opendir(path);
     unsigned n = 0;
@@ -29,13 +29,13 @@ entries(const char *path)
 }
 
 /* A thread that was joined may be listed for a moment longer. */
-static unsigned
-threads_at_most(unsigned expected)
+unsigned
+check_threads_at_most(unsigned expected)
 {
     unsigned n = 0;
 
     for (int i = 0; i < 200; i++) {
-        n = entries("/proc/self/task");
+        n = check_entries("/proc/self/task");
         if (n <= expected)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
@@ -88,8 +88,8 @@ check_cycles(struct check *c, const char *url)
         struct error error = {0};
 
         if (i == WARM_UP) {
-            fds = entries("/proc/self/fd");
-            threads = entries("/proc/self/task");
+            fds = check_entries("/proc/self/fd");
+            threads = check_entries("/proc/self/task");
         }
         if (object_open(url, &options, &s, &error) != T4_OK) {
             check_ok(c, false, "%s opens for the %dth time", url, i + 1);
@@ -102,10 +102,10 @@ check_cycles(struct check *c, const char *url)
     }
     check_ok(c, left == 0, "%d times open and close: no memory of host->alloc() is left",
              CYCLES);
-    fds_after = entries("/proc/self/fd");
+    fds_after = check_entries("/proc/self/fd");
     if (!check_ok(c, fds_after <= fds, "no file is left open"))
         check_note(c, "%u before, %u after", fds, fds_after);
-    threads_after = threads_at_most(threads);
+    threads_after = check_threads_at_most(threads);
     if (!check_ok(c, threads_after <= threads, "no thread is left running"))
         check_note(c, "%u before, %u after", threads, threads_after);
 }

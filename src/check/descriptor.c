@@ -5,7 +5,7 @@
  * is merely wrong: options that nobody explained, a table that is too long or too short for
  * the minor it claims, symbols that could clash with those of another plugin.
  *
- * Entry points: check_descriptor(), check_plugin().  Runs on: the thread of the check.
+ * Entry point: check_descriptor().  Runs on: the thread of the check.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -202,38 +202,4 @@ check_descriptor(struct check *c, struct plugin *p)
     check_options(c, d);
     check_roles(c, d);
     check_symbols(c, d);
-}
-
-/* --- a plugin by name --------------------------------------------------------------- */
-
-bool
-check_plugin(const char *name, const struct check_options *o)
-{
-    struct check c = {.options = o};
-    struct plugin_setting settings[256];
-    size_t n = 0, length = strlen(name), left;
-    struct error error = {0};
-    struct plugin *p;
-
-    for (size_t i = 0; i < o->n_settings && n < 256; i++) {
-        const char *dot = strchr(o->settings[i].name, '.');
-
-        if (dot != NULL && (size_t)(dot - o->settings[i].name) == length &&
-            memcmp(o->settings[i].name, name, length) == 0)
-            settings[n++] = (struct plugin_setting){dot + 1, o->settings[i].value};
-        else
-            check_ok(&c, false, "setting %s belongs to plugin %s", o->settings[i].name,
-                     name);
-    }
-    if (!check_ok(&c, plugin_load(o->plugin_dir, name, settings, n, &p, &error) == T4_OK,
-                  "plugin %s loads", name)) {
-        check_note(&c, "%s", error.message);
-        check_note(&c, "%s", error.hint);
-        return check_done(&c);
-    }
-    check_descriptor(&c, p);
-    left = plugin_unload(p);
-    if (!check_ok(&c, left == 0, "plugin %s unloads, all memory given back", name))
-        check_note(&c, "%zu allocations are left", left);
-    return check_done(&c);
 }

@@ -65,6 +65,7 @@ check_skip(struct check *c, const char *what, const char *why)
     fputs(" # SKIP ", c->options->out);
     write_text(c->options->out, why);
     fputc('\n', c->options->out);
+    fflush(c->options->out);
 }
 
 bool

@@ -66,6 +66,7 @@ struct plugin {
     char name[MAX_NAME + 1];     /* [const after load] */
     struct mutex lock;
     struct block blocks; /* [lock] ring of what is allocated */
+    size_t fail_in;      /* [lock] this many allocations from now one fails; 0: none */
 };
 
 /* --- host services ------------------------------------------------------------------ */
@@ -81,6 +82,7 @@ host_alloc(const struct t4_host *host, size_t n)
 {
     struct plugin *p = plugin_of(host);
     struct block *b;
+    bool fails;
 
     if (n > SIZE_MAX - sizeof *b)
         return NULL;
@@ -89,11 +91,17 @@ host_alloc(const struct t4_host *host, size_t n)
         return NULL;
     b->size = n;
     mutex_lock(&p->lock);
-    b->next = &p->blocks;
-    b->prev = p->blocks.prev;
-    b->prev->next = b->next->prev = b;
+    fails = p->fail_in > 0 && --p->fail_in == 0;
+    if (!fails) {
+        b->next = &p->blocks;
+        b->prev = p->blocks.prev;
+        b->prev->next = b->next->prev = b;
+    }
     mutex_unlock(&p->lock);
-    return b + 1;
+    if (!fails)
+        return b + 1;
+    free(b);
+    return NULL;
 }
 
 static void
@@ -216,6 +224,18 @@ plugin_allocations(struct plugin *p)
         count++;
     mutex_unlock(&p->lock);
     return count;
+}
+
+size_t
+plugin_fail_allocation(struct plugin *p, size_t nth)
+{
+    size_t left;
+
+    mutex_lock(&p->lock);
+    left = p->fail_in;
+    p->fail_in = nth;
+    mutex_unlock(&p->lock);
+    return left;
 }
 
 /* --- the file ----------------------------------------------------------------------- */

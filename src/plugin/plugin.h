@@ -37,6 +37,11 @@ t4_status plugin_describe(const char *dir, const char *name, struct plugin **out
 size_t plugin_unload(struct plugin *p);
 /* Allocations that it holds at the moment.  Any thread. */
 size_t plugin_allocations(struct plugin *p);
+/*
+ * For checks: the nth allocation from now (0: none) finds no memory.  Gives how many were
+ * still to come before the failure that was asked for last; 0: it has happened.
+ */
+size_t plugin_fail_allocation(struct plugin *p, size_t nth);
 const struct t4_plugin *plugin_descriptor(const struct plugin *p);
 void *plugin_state(const struct plugin *p); /* what load() gave */
 

@@ -28,45 +28,71 @@ static const char usage[] =
     "t4 plugin - the server's plugins\n"
     "\n"
     "Usage: t4 plugin list [--plugin-dir=DIR]\n"
-    "       t4 plugin check [--FLAG=VALUE]... URL|NAME\n"
+    "       t4 plugin check [--FLAG=VALUE]... URL|NAME|FILE\n"
     "       t4 plugin --help\n"
     "\n"
     "  list           print each plugin with its version, roles and settings\n"
     "  check          check that a plugin keeps the contract of t4_plugin.h; prints TAP\n"
     "\n"
-    "Try: t4 plugin check file:///tmp/store\n"
+    "Try: t4 plugin check lmdb\n"
+    "     t4 plugin check file:///tmp/store\n"
     "     t4 plugin check --help\n";
+
+static const char list_usage[] =
+    "t4 plugin list - print the plugins that there are\n"
+    "\n"
+    "Usage: t4 plugin list [--plugin-dir=DIR]\n"
+    "\n"
+    "  --plugin-dir=DIR        folder of the plugins (default: T4_PLUGIN_DIR, else "
+    "where\n"
+    "                          t4 run looks)\n"
+    "\n"
+    "Prints of each plugin version, ABI, license, roles and settings.  Nothing of a "
+    "plugin\n"
+    "runs but the function that describes it.  Status: 0, or 1 if a plugin cannot be\n"
+    "loaded or there is none, 2 the command is wrong.\n";
 
 static const char check_usage[] =
     "t4 plugin check - check that a plugin keeps the contract of t4_plugin.h\n"
     "\n"
-    "Usage: t4 plugin check [--FLAG=VALUE]... URL|NAME\n"
+    "Usage: t4 plugin check [--FLAG=VALUE]... URL|NAME|FILE\n"
     "\n"
     "An object store is given by its URL (file:///path, s3://bucket/prefix,\n"
     "gs://bucket/prefix, fault+URL) and is checked as a whole, below a random prefix\n"
-    "t4-check-.../ that is empty again at the end.  Of a plugin that is given by its\n"
-    "NAME only descriptor and exported symbols are checked; the behaviour of storage\n"
-    "engines is not checked by this command.\n"
+    "t4-check-.../ that is empty again at the end.  A plugin is given by its NAME or "
+    "its\n"
+    "FILE (./name.so); descriptor and exported symbols are checked, and each storage\n"
+    "engine in it as a whole, in a folder that is removed at the end.  The NAME memory "
+    "is\n"
+    "the built-in engine.\n"
     "\n"
     "  --plugin-dir=DIR        folder of the plugin's file; what is not in it is looked\n"
     "                          for where t4 run looks\n"
     "  --set=PLUGIN.NAME=VALUE setting of a plugin; may be repeated.  With @FILE as "
     "VALUE\n"
     "                          the value is the first line of that file (for secrets)\n"
-    "  --rounds=N              rounds of each race, 1 to 100000 (default 50)\n"
-    "  --allow-refused-keys    the store may refuse awkward keys, such as an \"a\" "
-    "beside\n"
-    "                          an \"a/b\", as long as it says so\n"
+    "  --rounds=N              rounds of each race, 1 to 100000 (default 50); the "
+    "length\n"
+    "                          of an engine's history and its kills follow it\n"
+    "  --dir=DIR               where a storage engine's folder is made (default: "
+    "TMPDIR,\n"
+    "                          else /tmp)\n"
+    "  --seed=N                the history of a storage engine; 0 to 2^63-1 (default:\n"
+    "                          another each time, printed)\n"
+    "  --allow-refused-keys    an object store may refuse awkward keys, such as an "
+    "\"a\"\n"
+    "                          beside an \"a/b\", as long as it says so\n"
     "\n"
     "Prints a line of TAP for each rule.  Status: 0 all held, 1 one did not, 2 the\n"
     "command is wrong.\n";
 
 struct words {
-    const char *plugin_dir, *target;
+    const char *plugin_dir, *target, *dir;
     struct plugin_setting settings[MAX_SETTINGS];
     char *copies[MAX_SETTINGS]; /* names and values, to be freed */
     size_t n_settings;
     unsigned rounds;
+    int64_t seed; /* -1: not given */
     bool allow_refused_keys, help;
 };
 
@@ -156,6 +182,14 @@ read_words(struct words *w, bool check, int argc, char *const *argv)
                 return refuse("--rounds takes no", value,
                               "it takes a number, 1 to 100000");
             w->rounds = (unsigned)n;
+        } else if (check && (value = flag_value("--seed", argc, argv, &i)) != NULL) {
+            if (!value_parse_int(value, &w->seed) || w->seed < 0)
+                return refuse("--seed takes no", value,
+                              "it takes a number, 0 to 9223372036854775807");
+        } else if (check && (value = flag_value("--dir", argc, argv, &i)) != NULL) {
+            if (value[0] != '/')
+                return refuse("--dir takes no", value, "it takes an absolute path");
+            w->dir = value;
         } else if (check && strcmp(argv[i], "--allow-refused-keys") == 0) {
             w->allow_refused_keys = true;
         } else if (argv[i][0] == '-') {
@@ -296,27 +330,70 @@ list_plugins(const struct words *w)
 
 /* --- t4 plugin check ---------------------------------------------------------------- */
 
+/*
+ * "DIR/NAME.so" or "NAME.so" is a plugin in that folder.  Gives its name and folder, copies
+ * that the caller frees; NULL: `target` is no file.
+ */
+static char *
+name_of_file(const char *target, char **dir)
+{
+    size_t n = strlen(target);
+    const char *slash = strrchr(target, '/');
+    char *name;
+
+    *dir = NULL;
+    if (n <= 3 || strcmp(target + n - 3, ".so") != 0)
+        return NULL;
+    name = mem_strdup(slash != NULL ? slash + 1 : target);
+    name[strlen(name) - 3] = '\0';
+    *dir = mem_strdup(slash != NULL ? target : ".");
+    if (slash != NULL)
+        (*dir)[slash == target ? 1 : slash - target] = '\0';
+    return name;
+}
+
 static int
 check(const struct words *w)
 {
-    const struct check_options options = {.env = env_posix(),
-                                          .out = stdout,
-                                          .plugin_dir = w->plugin_dir,
-                                          .settings = w->settings,
-                                          .n_settings = w->n_settings,
-                                          .rounds = w->rounds,
-                                          .allow_refused_keys = w->allow_refused_keys};
+    struct env *env = env_posix();
+    struct check_options options = {.env = env,
+                                    .out = stdout,
+                                    .plugin_dir = w->plugin_dir,
+                                    .settings = w->settings,
+                                    .n_settings = w->n_settings,
+                                    .rounds = w->rounds,
+                                    .dir = w->dir,
+                                    .seed = (uint64_t)w->seed,
+                                    .allow_refused_keys = w->allow_refused_keys};
+    char *name, *dir;
     bool good;
 
     if (w->target == NULL)
         return refuse("an object store's URL or a plugin's name is missing behind",
                       "check", "t4 plugin check --help says more");
-    if (strcmp(w->target, "memory") == 0)
-        return refuse("no plugin is called", "memory", "that engine is built in");
+    if (w->seed < 0) {
+        env->random(env->state, &options.seed, sizeof options.seed);
+        options.seed >>= 33;
+    }
     if (strstr(w->target, "://") != NULL)
-        good = check_object_store(w->target, &options);
-    else
-        good = check_plugin(w->target, &options);
+        return check_object_store(w->target, &options) ? EXIT_OK : EXIT_FAILED;
+    if (strcmp(w->target, "memory") == 0)
+        return check_memory_engine(&options) ? EXIT_OK : EXIT_FAILED;
+    name = name_of_file(w->target, &dir);
+    if (name == NULL && strchr(w->target, '/') != NULL)
+        return refuse("no plugin is called", w->target,
+                      "a plugin is given by its name, or by its file NAME.so");
+    if (name != NULL && w->plugin_dir != NULL) {
+        mem_free(name);
+        mem_free(dir);
+        return refuse("a folder is given twice, by --plugin-dir and by", w->target,
+                      "leave one away");
+    }
+    if (name != NULL)
+        options.plugin_dir = dir;
+    good = check_plugin(name != NULL ? name : w->target, &options);
+    mem_free(name);
+    mem_free(dir);
     return good ? EXIT_OK : EXIT_FAILED;
 }
 
@@ -329,7 +406,7 @@ plugin_command_help(FILE *out)
 int
 plugin_command(int argc, char *const *argv, char *const *environment)
 {
-    struct words w = {.rounds = 50};
+    struct words w = {.rounds = 50, .seed = -1};
     bool checking = argc > 0 && strcmp(argv[0], "check") == 0;
     int status;
 
@@ -349,7 +426,7 @@ plugin_command(int argc, char *const *argv, char *const *environment)
     log_configure(LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
     status = read_words(&w, checking, argc - 1, argv + 1);
     if (status == EXIT_OK && w.help)
-        fputs(checking ? check_usage : usage, stdout);
+        fputs(checking ? check_usage : list_usage, stdout);
     else if (status == EXIT_OK)
         status = checking ? check(&w) : list_plugins(&w);
     for (size_t i = 0; i < MAX_SETTINGS; i++) {

@@ -1,0 +1,137 @@
+/*
+ * engine_races.c - snapshots taken and read on many threads beside one writer.
+ *
+ * Write number g deletes every third key, starting with g % 3, and gives the others the
+ * value of g; the key "turn" says what g is.  So one look tells whether a snapshot is whole,
+ * and a second one whether it has changed.
+ *
+ * Entry point: engine_races().  Runs on: the thread of the part, which writes, and READERS.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/slice.h"
+#include "check/engine_int.h"
+#include "env/thread.h"
+
+#define READERS 4
+#define RACE_KEYS 200
+#define TURN_KEY slice_str("\x80turn")
+
+struct race {
+    struct bench *bench;
+    struct keys keys;
+    _Atomic bool done;
+};
+
+struct reader {
+    struct race *race;
+    struct thread thread;
+    uint64_t snapshots, turn; /* of the last snapshot */
+    char wrong[128];
+};
+
+/* Reads it all; *turn: what it says of itself. */
+static bool
+is_whole(struct race *r, struct t4_snap *s, uint64_t *turn)
+{
+    struct engine *e = r->bench->engine;
+    struct t4_slice key, value;
+    struct t4_iter *it;
+    bool good = true;
+    size_t at = 0;
+
+    if (engine_get(e, s, TURN_KEY, &value) != T4_OK || value.len != 8 ||
+        engine_iter(e, s, &it) != T4_OK)
+        return false;
+    memcpy(turn, value.data, 8);
+    while (good && engine_next(e, it, &key, &value) == T4_OK) {
+        if (slice_equal(key, TURN_KEY))
+            continue;
+        at += at % 3 == *turn % 3;
+        good = at < r->keys.n && slice_equal(key, r->keys.key[at]) && value.len == 8 &&
+               memcmp(value.data, turn, 8) == 0;
+        at++;
+    }
+    at += at % 3 == *turn % 3;
+    engine_iter_end(e, it);
+    return good && at >= r->keys.n;
+}
+
+static void *
+reader_main(void *arg)
+{
+    struct reader *r = arg;
+    struct race *race = r->race;
+
+    while ((!atomic_load(&race->done) || r->snapshots == 0) && r->wrong[0] == '\0') {
+        uint64_t turn = 0, again = 0;
+        struct t4_snap *s;
+
+        if (engine_snap(race->bench->engine, &s) != T4_OK) {
+            snprintf(r->wrong, sizeof r->wrong, "no snapshot");
+            break;
+        }
+        if (!is_whole(race, s, &turn) || !is_whole(race, s, &again) || turn != again)
+            snprintf(r->wrong, sizeof r->wrong, "a snapshot of write %llu is not whole",
+                     (unsigned long long)turn);
+        else if (turn < r->turn)
+            snprintf(r->wrong, sizeof r->wrong, "write %llu is seen after write %llu",
+                     (unsigned long long)turn, (unsigned long long)r->turn);
+        r->turn = turn;
+        engine_snap_end(race->bench->engine, s);
+        r->snapshots++;
+    }
+    return NULL;
+}
+
+static void
+write_turn(struct race *r, struct t4_op *ops, uint64_t turn)
+{
+    struct t4_slice value = slice_of(&turn, sizeof turn);
+    bool more;
+
+    for (size_t i = 0; i < r->keys.n; i++)
+        ops[i] =
+            i % 3 == turn % 3 ? delete_op(r->keys.key[i]) : put_op(r->keys.key[i], value);
+    ops[r->keys.n] = put_op(TURN_KEY, value);
+    bench_write(r->bench, ops, r->keys.n + 1, turn, turn % 4 == 0);
+    engine_defragment(r->bench->engine, &more, NULL);
+}
+
+void
+engine_races(struct bench *b)
+{
+    uint64_t turns = 4 * (uint64_t)b->check->options->rounds, snapshots = 0;
+    struct reader readers[READERS] = {0};
+    struct race r = {.bench = b};
+    struct t4_op *ops;
+
+    if (!bench_load(b) || !bench_open(b))
+        return;
+    keys_make(&r.keys, RACE_KEYS, &b->chance);
+    ops = mem_alloc((r.keys.n + 1) * sizeof *ops);
+    write_turn(&r, ops, 1);
+    for (int i = 0; i < READERS; i++) {
+        readers[i].race = &r;
+        thread_start(&readers[i].thread, "check-reader", reader_main, &readers[i]);
+    }
+    for (uint64_t turn = 2; turn <= turns && b->complaint[0] == '\0'; turn++)
+        write_turn(&r, ops, turn);
+    atomic_store(&r.done, true);
+    for (int i = 0; i < READERS; i++) {
+        thread_join(&readers[i].thread);
+        snapshots += readers[i].snapshots;
+        if (readers[i].wrong[0] != '\0')
+            bench_complain(b, "%s", readers[i].wrong);
+    }
+    bench_line(b,
+               "%d readers beside a writer of %llu writes: %llu snapshots, each whole, "
+               "unchanged, and none older than the one before",
+               READERS, (unsigned long long)turns, (unsigned long long)snapshots);
+    bench_close(b);
+    mem_free(ops);
+    keys_free(&r.keys);
+}
