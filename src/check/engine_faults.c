@@ -70,6 +70,8 @@ lack_memory(struct bench *b, uint64_t n)
     size_t before = plugin_allocations(b->plugin), left;
     bool happened;
 
+    /* A new folder: what an engine allocates may grow with what it has. */
+    snprintf(b->dir, sizeof b->dir, "%s/%llu", b->scratch, (unsigned long long)n);
     plugin_fail_allocation(b->plugin, n);
     for (int call = 0; call < CALLS && b->complaint[0] == '\0'; call++) {
         t4_status st = do_call(b, &h, call, n);
