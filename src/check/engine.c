@@ -90,9 +90,14 @@ bench_load(struct bench *b)
                              sizeof b->ops, &error);
     }
     b->durable = b->shared->durable = (b->ops.caps & T4_ENGINE_DURABLE) != 0;
+    b->shared->reads = b->ops.open_reading != NULL;
     if (st == T4_OK)
         return true;
-    check_ok(b->check, false, "plugin %s loads", b->plugin_name);
+    b->shared->unusable = true;
+    if (b->engine_name != NULL)
+        check_ok(b->check, false, "role %s of plugin %s", b->engine_name, b->plugin_name);
+    else
+        check_ok(b->check, false, "plugin %s loads", b->plugin_name);
     check_note(b->check, "%s", error.message);
     check_note(b->check, "%s", error.hint);
     return false;
@@ -112,6 +117,7 @@ bench_open(struct bench *b)
 
     if (bench_try_open(b, &error) == T4_OK)
         return true;
+    b->shared->unusable = true;
     check_ok(b->check, false, "storage engine %s opens", b->engine_name);
     check_note(b->check, "%s", error.message);
     check_note(b->check, "%s", error.hint);
@@ -265,7 +271,7 @@ run_part(struct bench *b, const char *folder, const char *what,
         return;
     }
     check_note(b->check, "%s", what);
-    if (part == engine_crash)
+    if (part == engine_crash || part == engine_reading)
         part(b);
     else if (!bench_child(b, part, &killed)) {
         check_ok(b->check, false, "%s: the engine goes through it", what);
@@ -289,6 +295,7 @@ check_engine(struct bench *b)
         {"iterators and slices", engine_iterators},
         {"a seeded history against a model", engine_model},
         {"races: readers beside a writer", engine_races},
+        {"another process that reads", engine_reading},
         {"faults: memory, folders, disks", engine_faults},
         {"crashes: kill -9", engine_crash},
         {"hygiene: nothing is left", engine_hygiene},
@@ -309,7 +316,8 @@ check_engine(struct bench *b)
     chmod(folder, 0711); /* a part gives up its rights and goes in */
     check_note(b->check, "storage engine %s, seed %llu", b->engine_name,
                (unsigned long long)o->seed);
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    b->shared->unusable = false;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !b->shared->unusable; i++) {
         b->chance.state = o->seed;
         run_part(b, folder, parts[i].what, parts[i].run);
     }

@@ -25,7 +25,9 @@ struct shared {
     struct check check;
     unsigned n_engines; /* roles of the plugin */
     char engines[ENGINES_MAX][40];
-    bool durable; /* of the engine that was loaded last */
+    bool durable;  /* of the engine that was loaded last */
+    bool reads;    /* it has open_reading() */
+    bool unusable; /* it did not load or open: no further part */
     /* of the process that will be killed (engine_crash.c) */
     _Atomic uint64_t written; /* the last write() that returned */
     _Atomic uint64_t synced;  /* the last write before a sync() that returned */
@@ -105,6 +107,8 @@ void engine_faults(struct bench *b);    /* engine_faults.c */
 void engine_hygiene(struct bench *b);   /* engine_hygiene.c */
 /* engine_crash.c: runs in the process that never loads the plugin, and makes its own. */
 void engine_crash(struct bench *b);
+/* engine_races.c: another process reads what one writes; runs as engine_crash() does. */
+void engine_reading(struct bench *b);
 
 /*
  * Runs `fn` in a child.  False: it was ended by a signal, which *killed tells (0: it ended

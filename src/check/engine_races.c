@@ -1,15 +1,20 @@
 /*
- * engine_races.c - snapshots taken and read on many threads beside one writer.
+ * engine_races.c - snapshots taken and read on many threads beside one writer, and in another
+ * process than the writer's.
  *
  * Write number g deletes every third key, starting with g % 3, and gives the others the
  * value of g; the key "turn" says what g is.  So one look tells whether a snapshot is whole,
  * and a second one whether it has changed.
  *
- * Entry point: engine_races().  Runs on: the thread of the part, which writes, and READERS.
+ * Entry points: engine_races(), engine_reading().  Runs on: the thread of the part, which
+ * writes, and READERS; engine_reading() in the check's first process and two children.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/memory.h"
 #include "base/slice.h"
@@ -134,4 +139,91 @@ engine_races(struct bench *b)
     bench_close(b);
     mem_free(ops);
     keys_free(&r.keys);
+}
+
+/* --- another process ---------------------------------------------------------------- */
+
+/* Writes until it is killed. */
+static void
+writer_part(struct bench *b)
+{
+    struct race r = {.bench = b};
+    struct t4_op *ops;
+
+    if (!bench_load(b) || !bench_open(b))
+        return;
+    keys_make(&r.keys, RACE_KEYS, &b->chance);
+    ops = mem_alloc((r.keys.n + 1) * sizeof *ops);
+    for (uint64_t turn = 1; b->complaint[0] == '\0'; turn++) {
+        write_turn(&r, ops, turn);
+        atomic_store(&b->shared->written, turn);
+    }
+}
+
+/* Opens for reading again and again, and sees whole writes, none older than what it knows of. */
+static void
+reading_part(struct bench *b)
+{
+    struct shared *sh = b->shared;
+    struct race r = {.bench = b};
+    uint64_t end = check_now_ns() + 60 * NS_PER_S, turn = 0, snapshots = 0;
+    char dir[PATH_MAX + 8];
+    struct error error = {0};
+    struct engine *e;
+
+    if (!bench_load(b))
+        return;
+    keys_make(&r.keys, RACE_KEYS, &b->chance);
+    snprintf(dir, sizeof dir, "%s/none", b->dir);
+    bench_status(
+        b, engine_open_reading(&b->ops, bench_state(b), b->engine_name, dir, &e, &error),
+        T4_E_NOTFOUND, "open_reading() of a folder that is not there");
+    while (atomic_load(&sh->written) == 0 && check_now_ns() < end)
+        thread_yield_to_others();
+    for (unsigned i = 0; i < 10 && b->complaint[0] == '\0'; i++) {
+        if (engine_open_reading(&b->ops, bench_state(b), b->engine_name, b->dir,
+                                &b->engine, &error) != T4_OK) {
+            bench_complain(b, "%.200s", error.message);
+            break;
+        }
+        for (unsigned k = 0; k < 20 && b->complaint[0] == '\0'; k++) {
+            uint64_t known = atomic_load(&sh->written);
+            struct t4_snap *s = bench_snap(b);
+
+            if (s != NULL && !is_whole(&r, s, &turn))
+                bench_complain(b, "a snapshot of write %llu is not whole",
+                               (unsigned long long)turn);
+            else if (turn < known)
+                bench_complain(b, "write %llu had come back, %llu is seen",
+                               (unsigned long long)known, (unsigned long long)turn);
+            engine_snap_end(b->engine, s);
+            snapshots++;
+        }
+        bench_close(b);
+    }
+    bench_line(
+        b,
+        "open_reading() beside a process that writes: %llu snapshots, each whole and "
+        "new",
+        (unsigned long long)snapshots);
+}
+
+void
+engine_reading(struct bench *b)
+{
+    int killed, writer, status;
+
+    if (!b->shared->reads) {
+        check_note(b->check, "the engine has no open_reading()");
+        return;
+    }
+    atomic_store(&b->shared->written, 0);
+    writer = bench_child_start(b, writer_part);
+    if (!bench_child(b, reading_part, &killed))
+        check_ok(b->check, false, "open_reading(): the engine goes through it");
+    if (writer < 0)
+        return;
+    kill(writer, SIGKILL);
+    while (waitpid(writer, &status, 0) < 0 && errno == EINTR)
+        continue;
 }

@@ -5,12 +5,20 @@
  * constant descriptor.  Everything else reaches it through tables: the descriptor tells the
  * host what the plugin offers, struct t4_host gives the plugin what the host offers.
  *
- * Rule: append only.  A new member goes to the end of its struct and raises
- * T4_ABI_MINOR; anything else raises T4_ABI_MAJOR and the number in the entry symbol.
- * Whoever reads a table looks at its `size` first (T4_HAS).
+ * Frozen with 1.0, sizes and offsets (regress/abi): struct t4_plugin, t4_role, t4_option,
+ * t4_value, t4_values, t4_host, t4_slice, the storage engine's t4_op, t4_engine_stats and
+ * t4_engine_ops, and every constant of these.
+ * Open until it has two wrappers, and then frozen with a minor of its own: the object store's
+ * tables (t4_put, t4_object_info, t4_store_open, t4_object_ops); build such a plugin for the
+ * server that loads it.
  *
- *   1.0  (draft until the first frozen release)  plugin, host, storage engine and object
- *        store tables
+ * What may still change - append only: a new member goes to the end of a struct that has a
+ * `size` (of t4_option: `option_size`), new constants and new sentences about new members come,
+ * and T4_ABI_MINOR is raised.  t4_slice, t4_value, t4_op and t4_role have no size and do not
+ * grow.  Anything else raises T4_ABI_MAJOR and the number in the entry symbol.  Whoever reads
+ * a table looks at its `size` first (T4_HAS).
+ *
+ *   1.0  plugin, host, storage engine and object store tables
  *
  * Types in the ABI are fixed-width integers, size_t and pointers.  Bytes travel as
  * struct t4_slice and are never NUL-terminated by contract.
@@ -154,6 +162,7 @@ struct t4_engine_stats {
  *  - A snapshot is immutable.  It is used by one thread at a time, which may change between
  *    calls.  Slices from get() and iterators are valid until snap_end(), keys from an
  *    iterator only until it moves.
+ *  - A call that fails with NOMEM has changed nothing, and may be repeated.
  *  - An iterator begins before the first key.  NOTFOUND of seek() or next() leaves it behind
  *    the last key, from where prev() gives the last; NOTFOUND of prev() leaves it before the
  *    first, from where next() gives the first.  An empty key to seek() means the first.
@@ -172,7 +181,8 @@ struct t4_engine_ops {
     uint32_t size;
     uint32_t min_minor;
     uint64_t caps;
-    uint64_t max_key; /* longest key in bytes that the engine accepts */
+    uint64_t
+        max_key; /* longest key in bytes that the engine accepts; t4 run needs 32,780 */
     t4_status (*open)(void *plugin, struct t4_call *, struct t4_slice dir,
                       struct t4_engine **);
     void (*close)(struct t4_engine *);
@@ -193,11 +203,10 @@ struct t4_engine_ops {
                       struct t4_slice *out_value);
     void (*iter_end)(struct t4_iter *);
     t4_status (*stats)(struct t4_engine *, struct t4_engine_stats *);
+    /* May be missing; see the contract. */
     t4_status (*open_reading)(void *plugin, struct t4_call *, struct t4_slice dir,
                               struct t4_engine **);
-    /*
-     * May be missing.  Makes the file as small as what it holds; see the contract.
-     */
+    /* May be missing.  Makes the file as small as what it holds; see the contract. */
     t4_status (*defragment)(struct t4_engine *, struct t4_call *, int32_t *more);
 };
 

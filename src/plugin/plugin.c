@@ -44,6 +44,7 @@
 #define MAX_ROLES 16
 #define ENTRY_SYMBOL "t4_plugin_v1"
 
+_Static_assert(sizeof(void *) == 8, "the ABI's tables are frozen for 64-bit machines");
 /* Sizes as of ABI 1.0: less than that is no table of this major. */
 #define PLUGIN_SIZE_1_0 (offsetof(struct t4_plugin, unload) + sizeof(void (*)(void *)))
 #define OPTION_SIZE_1_0 (offsetof(struct t4_option, doc) + sizeof(const char *))
