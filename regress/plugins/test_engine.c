@@ -93,6 +93,22 @@ test_open(void *plugin, struct t4_call *call, struct t4_slice dir, struct t4_eng
     return T4_OK;
 }
 
+/* The file as it is, and nothing that comes later: what is read gets old. */
+static t4_status
+test_open_reading(void *plugin, struct t4_call *call, struct t4_slice dir,
+                  struct t4_engine **out)
+{
+    char path[4096];
+
+    if (dir.len >= sizeof path)
+        return T4_E_INVALID;
+    memcpy(path, dir.data, dir.len);
+    path[dir.len] = '\0';
+    if (access(path, F_OK) != 0)
+        return T4_E_NOTFOUND;
+    return hello_open(plugin, call, dir, out);
+}
+
 static void
 test_close(struct t4_engine *e)
 {
@@ -213,6 +229,8 @@ test_stats(struct t4_engine *e, struct t4_engine_stats *out)
 
 /* --- the plugin --------------------------------------------------------------------- */
 
+static struct t4_engine_ops test_ops;
+
 static t4_status
 test_load(const struct t4_host *host, struct t4_call *call,
           const struct t4_values *values, void **plugin)
@@ -220,6 +238,7 @@ test_load(const struct t4_host *host, struct t4_call *call,
     size_t n = values->value[0].text.len;
 
     memcpy(fault, values->value[0].text.data, n < sizeof fault ? n : sizeof fault - 1);
+    test_ops.open_reading = has("reads old") ? test_open_reading : NULL;
     if (has("load"))
         return host->fail(call, T4_E_UNAVAILABLE, "the library has a cold", NULL,
                           "wait a week");
@@ -233,7 +252,6 @@ static const struct t4_option test_options[] = {
 T4_PLUGIN_EXPORT const struct t4_plugin *
 t4_plugin_v1(void)
 {
-    static struct t4_engine_ops test_ops;
     static const struct t4_role test_roles[] = {
         {.kind = T4_ROLE_ENGINE, .name = "test_engine", .ops = &test_ops},
     };

@@ -20,7 +20,9 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
+import enginetest  # noqa: E402
 import t4test  # noqa: E402
+from enginetest import lines, t4  # noqa: E402
 
 TAP = t4test.Tap()
 if not os.path.exists(t4test.T4.binary):
@@ -41,25 +43,8 @@ def url(wrapper="", folder=FOLDER):
     return "%sfile://%s/%d" % (wrapper, folder, count)
 
 
-def t4(*words):
-    run = subprocess.run([t4test.T4.binary, "plugin"] + list(words), stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True, timeout=SECONDS)
-    return run.returncode, run.stdout, run.stderr
-
-
-def lines(output, word):
-    return re.findall(r"^%s \d+ - (.*)$" % word, output, re.M)
-
-
 def passes(what, least, *words):
-    status, output, errors = t4("check", *words)
-    TAP.ok(status == 0 and not lines(output, "not ok"), "%s keeps the contract" % what,
-           *(["status %d" % status] + lines(output, "not ok") + [errors]))
-    plan = re.search(r"^1\.\.(\d+)$", output, re.M)
-    TAP.ok(plan and int(plan.group(1)) == len(lines(output, "ok")) >= least,
-           "%s: the plan is what was run" % what, plan and plan.group(0))
-    TAP.ok("# SKIP" not in output, "%s: nothing is skipped" % what)
-    TAP.equal(errors, "", "%s: nothing on standard error" % what)
+    enginetest.passes(TAP, what, least, *words)
 
 
 def left(folder):
@@ -110,15 +95,9 @@ def faulty():
 
 
 def hello():
-    folder = os.path.join(FOLDER, "hello")
-    shutil.copytree(os.path.join(t4test.SRC_DIR, "contrib", "hello_store"), folder)
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("CC", "CFLAGS", "LDFLAGS", "MAKEFLAGS", "MFLAGS")}
-    run = subprocess.run(["make", "-C", folder, "CC=cc", "CFLAGS=-O2 -Wall -Wextra -Werror",
-                          "T4_INCLUDE=" + os.path.join(t4test.SRC_DIR, "src", "include")],
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         timeout=SECONDS, env=environment)
-    TAP.ok(run.returncode == 0, "contrib/hello_store is built out of tree", run.stdout)
+    folder = enginetest.copy("hello_store", FOLDER)
+    enginetest.make(TAP, "contrib/hello_store", folder,
+                    "T4_INCLUDE=" + os.path.join(t4test.SRC_DIR, "src", "include"))
     passes("hello_store://", 250, "--plugin-dir", folder, "hello_store://x")
     source = open(os.path.join(folder, "hello_store.c")).read()
     TAP.equal(re.findall(r'#include "(.*)"', source), ["t4_plugin.h"],

@@ -160,13 +160,23 @@ writer_part(struct bench *b)
     }
 }
 
+/* Until the writer has come further than that; for want of it, for a minute. */
+static void
+wait_for_writes(struct shared *sh, uint64_t known)
+{
+    uint64_t end = check_now_ns() + 60 * NS_PER_S;
+
+    while (atomic_load(&sh->written) <= known && check_now_ns() < end)
+        thread_yield_to_others();
+}
+
 /* Opens for reading again and again, and sees whole writes, none older than what it knows of. */
 static void
 reading_part(struct bench *b)
 {
     struct shared *sh = b->shared;
     struct race r = {.bench = b};
-    uint64_t end = check_now_ns() + 60 * NS_PER_S, turn = 0, snapshots = 0;
+    uint64_t turn = 0, snapshots = 0;
     char dir[PATH_MAX + 8];
     struct error error = {0};
     struct engine *e;
@@ -178,8 +188,7 @@ reading_part(struct bench *b)
     bench_status(
         b, engine_open_reading(&b->ops, bench_state(b), b->engine_name, dir, &e, &error),
         T4_E_NOTFOUND, "open_reading() of a folder that is not there");
-    while (atomic_load(&sh->written) == 0 && check_now_ns() < end)
-        thread_yield_to_others();
+    wait_for_writes(sh, 0);
     for (unsigned i = 0; i < 10 && b->complaint[0] == '\0'; i++) {
         if (engine_open_reading(&b->ops, bench_state(b), b->engine_name, b->dir,
                                 &b->engine, &error) != T4_OK) {
@@ -198,6 +207,8 @@ reading_part(struct bench *b)
                                (unsigned long long)known, (unsigned long long)turn);
             engine_snap_end(b->engine, s);
             snapshots++;
+            if (k % 5 == 0)
+                wait_for_writes(sh, known);
         }
         bench_close(b);
     }
