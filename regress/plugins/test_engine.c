@@ -93,22 +93,6 @@ test_open(void *plugin, struct t4_call *call, struct t4_slice dir, struct t4_eng
     return T4_OK;
 }
 
-/* The file as it is, and nothing that comes later: what is read gets old. */
-static t4_status
-test_open_reading(void *plugin, struct t4_call *call, struct t4_slice dir,
-                  struct t4_engine **out)
-{
-    char path[4096];
-
-    if (dir.len >= sizeof path)
-        return T4_E_INVALID;
-    memcpy(path, dir.data, dir.len);
-    path[dir.len] = '\0';
-    if (access(path, F_OK) != 0)
-        return T4_E_NOTFOUND;
-    return hello_open(plugin, call, dir, out);
-}
-
 static void
 test_close(struct t4_engine *e)
 {
@@ -238,7 +222,7 @@ test_load(const struct t4_host *host, struct t4_call *call,
     size_t n = values->value[0].text.len;
 
     memcpy(fault, values->value[0].text.data, n < sizeof fault ? n : sizeof fault - 1);
-    test_ops.open_reading = has("reads old") ? test_open_reading : NULL;
+    test_ops.open_reading = has("reading creates") ? test_open : NULL;
     if (has("load"))
         return host->fail(call, T4_E_UNAVAILABLE, "the library has a cold", NULL,
                           "wait a week");

@@ -67,7 +67,7 @@ FAULTS = {
     "leaves a file open": "no file is left open",
     "leaves a thread": "no thread is left running",
     "writes elsewhere": "nothing is written outside of the engine's folder",
-    "reads old": "open_reading() beside a process that writes",
+    "reading creates": "open_reading() beside a process that writes",
     "load": "plugin test_engine loads",
 }
 

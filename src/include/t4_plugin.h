@@ -169,8 +169,8 @@ struct t4_engine_stats {
  *  - Handles are closed in the order iterator, snapshot, engine; closing cannot fail.
  *  - open_reading(), which may be NULL, opens what another process may have open by open() and
  *    be writing.  It changes nothing that is stored; NOTFOUND: there is no engine in dir.  Of its
- *    handle only snapshots, stats() and close() are used; each snapshot shows what the other
- *    process had written, all of a write() or none.
+ *    handle only snapshots, stats() and close() are used; each snapshot shows whole write()s,
+ *    all that had come back when it was opened, and no fewer than the snapshot before.
  *  - defragment() does one step, some tens of milliseconds at most beyond the disk's time, and
  *    says with *more = 1 that there are others.  The writer calls it, with any number of
  *    writes between two steps; snapshots of all ages go on.  After a crash at any point the
