@@ -7,26 +7,21 @@ the same once the names that servers choose (ids, addresses, lease numbers) are 
 SPDX-License-Identifier: Apache-2.0
 """
 
-import base64
 import json
 import os
-import queue
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
-import time
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+from etcdctl import SECONDS, Comparison, Following, wait_for  # noqa: E402
 
 TAP = t4test.Tap()
-SECONDS = 20
 
 # Command lines that run one after the other; {name} is a lease that "grant name" asked for.
 # A line may have the text for standard input behind " << ".
@@ -316,121 +311,9 @@ T4_ONLY = [
 ]
 T4_ONLY_36 = [("downgrade enable 3.5", "etcdctl make-mirror")]
 
-MASKED = {"version", "dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex",
-          "raft_term", "took", "Took", "dbSizeQuota", "name", "peerURLs"}
 
 
-class Side:
-    """One server and the names that it chose."""
-
-    def __init__(self, server, version, binary):
-        import etcdclient
-        self.server = server
-        self.environment = {name: value for name, value in os.environ.items()
-                            if not name.startswith("ETCD")}
-        if version.startswith("3.4."):
-            self.environment["ETCDCTL_API"] = "3"   # later ones complain about it
-        self.binary = binary
-        self.leases = {}
-        client = etcdclient.Client(server.address)
-        header = client.status().header
-        member = client.member_list().members[0]
-        client.close()
-        self.names = [(server.address, "ENDPOINT")]
-        for number, name in ((header.cluster_id, "CLUSTER"), (header.member_id, "MEMBER")):
-            # One in sixteen is shorter than 16 digits, and padded by some commands.
-            self.names += [(form % number, name) for form in ("%d", "%016x", "%16x", "%x")]
-        self.names += [(url, "PEER") for url in member.peerURLs]
-        self.values = {"member": "%x" % header.member_id, "peer": member.peerURLs[0]}
-        if member.name:
-            self.names.append((", %s," % member.name, ", NAME,"))
-            self.names.append(('"Name" : "%s"' % member.name, '"Name" : "NAME"'))
-
-    def command(self, line):
-        arguments = [argument.format(**self.values, **self.leases) if "{" in argument else argument
-                     for argument in shlex.split(line)]
-        return [self.binary, "--endpoints", "http://" + self.server.address] + arguments
-
-    def begin(self, line, stdin=None, **options):
-        return subprocess.Popen(self.command(line), stdin=stdin, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, env=self.environment,
-                                **options)
-
-    def output(self, line):
-        """Runs a command line that must succeed, and gives its standard output."""
-        return subprocess.run(self.command(line), stdout=subprocess.PIPE, text=True, check=True,
-                              env=self.environment).stdout
-
-    def tidy(self, text):
-        for number, name in self.names:
-            text = text.replace(number, name)
-        for name, lease in self.leases.items():
-            text = text.replace(lease, "LEASE_" + name)
-            text = text.replace(str(int(lease, 16)), "LEASE_" + name)
-        return text
-
-
-def masked(value):
-    if isinstance(value, dict):
-        if "granted-ttl" in value:
-            value["keys"] = sorted(value.get("keys") or [])
-        return {key: "MASKED" if key in MASKED else masked(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [masked(part) for part in value]
-    return value
-
-
-def tidy_output(side, line, text):
-    """The output with what may differ replaced."""
-    if "-w json" in line:
-        try:
-            text = "\n".join(json.dumps(masked(json.loads(part)), sort_keys=True)
-                             for part in text.splitlines() if part)
-        except ValueError:
-            pass
-    text = side.tidy(text)
-    if line.startswith(("endpoint", "member")):
-        if "table" in line:
-            text = re.sub(r"(?<=-)-+|(?<= ) +", "", text)
-        if line in ("endpoint status", "endpoint status -w table"):
-            # endpoint, id, version, ..., size, ..., leader, learner, term, index: numbers differ.
-            text = re.sub(r"\b\d+(\.\d+)*( [kMG]?B)?\b%?", "N", text)
-        text = re.sub(r"took = [^,\n]*", "took = T", text)
-        text = re.sub(r'"(Version|DBSize|DBSizeInUse|DBSizeQuota|RaftIndex|RaftTerm|'
-                      r'RaftAppliedIndex|Took)" : .*', r'"\1" : N', text)
-        text = re.sub(r'"(PeerURL)" : .*\n', "", text)
-    text = re.sub(r"took [\d.]+[mµ]?s", "took T", text)  # defrag
-    text = re.sub(r'"RaftTerm" : \d+', '"RaftTerm" : N', text)
-    # The keys of a lease come in any order.
-    text = re.sub(r"attached keys\(\[([^]]*)\]\)",
-                  lambda keys: "keys(%s)" % sorted(keys[1].split()), text)
-    if line.startswith("lease timetolive") and '"Key"' in text:
-        text = "\n".join(sorted(text.splitlines()))
-    # The seconds that are left of a lease are one less on a slow machine.
-    text = re.sub(r"remaining\(\d{3,}s\)", "remaining(Ns)", text)
-    text = re.sub(r'"ttl": \d{3,}', '"ttl": N', text)
-    text = re.sub(r'"TTL" : \d{3,}', '"TTL" : N', text)
-    return text
-
-
-def error_lines(side, text):
-    """What a user is told; the log lines before it have times and addresses."""
-    lines = [line for line in text.splitlines() if line and not line.startswith("{")]
-    return tidy_output(side, "endpoint", side.tidy("\n".join(lines)))
-
-
-class Comparison:
-    def __init__(self, version, binary, servers):
-        self.version = version
-        self.ends = 0
-        self.sides = [Side(server, version, binary) for server in servers]
-
-    def same(self, name, results, *details):
-        first, second = results
-        TAP.ok(first == second, "etcdctl %s: %s" % (self.version, name.split("\n")[0]),
-               *details, *("%s: %s" % (side.server.name, t4test.short(result))
-                           for side, result in zip(self.sides, results)))
-
+class AllCommands(Comparison):
     def alarms(self):
         """With alarms that no etcdctl can raise; disarming takes them down."""
         import etcdclient
@@ -442,45 +325,6 @@ class Comparison:
                         action=1, memberID=client.status().header.member_id, alarm=kind))
                 client.close()
             self.lines(lines)
-
-    def run(self, line):
-        """One command line on both servers."""
-        line, _, stdin = line.partition(" << ")
-        stdin = stdin.replace("\\n", "\n")
-        granted = None
-        words = line.split()
-        if words[0] == "grant":
-            granted = words[1]
-            line = "lease grant " + " ".join(words[2:])
-        processes = [side.begin(line, stdin=subprocess.PIPE) for side in self.sides]
-        results = []
-        for side, process in zip(self.sides, processes):
-            try:
-                out, error = process.communicate(stdin, timeout=SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                out, error = process.communicate()
-                error += "\nkilled after %d s" % SECONDS
-            if granted:
-                if "json" in line:
-                    side.leases[granted] = "%016x" % json.loads(out)["ID"]
-                else:
-                    side.leases[granted] = out.split()[1]
-            results.append((process.returncode, tidy_output(side, line, out),
-                            error_lines(side, error)))
-        self.same(line if not stdin else "%s << %r" % (line, stdin), results)
-
-    def lines(self, text):
-        # A quoted value may go over two lines: join what shlex cannot take alone.
-        line = ""
-        for part in text.strip("\n").split("\n"):
-            line = line + "\n" + part if line else part
-            try:
-                shlex.split(line.partition(" << ")[0])
-            except ValueError:
-                continue
-            self.run(line)
-            line = ""
 
     # ---- commands that stay --------------------------------------------------------------------
 
@@ -604,78 +448,6 @@ def strip_keys(lines):
     return [re.sub("boss/[0-9a-f]+", "boss/KEY", line) for line in lines]
 
 
-def wait_for(side, line, good):
-    """Asks until the answer is as it should be; what was asked last at the deadline."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        out = side.output(line)
-        if good(out):
-            return True
-        if time.monotonic() > deadline:
-            TAP.diag("%s: %s still says %r" % (side.server.name, line, out))
-            return False
-
-
-class Following:
-    """An etcdctl that runs until it is interrupted, with its output line by line."""
-
-    def __init__(self, side, line, stdin=None):
-        self.process = side.begin(line, stdin=subprocess.PIPE, start_new_session=True)
-        self.lines = []
-        self.queue = queue.Queue()
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-        if stdin:
-            self.process.stdin.write(stdin)
-            self.process.stdin.flush()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.queue.put(line.rstrip("\n"))
-        self.queue.put(None)
-
-    def until(self, text):
-        """Takes lines in until one contains the text; they stay in .lines."""
-        deadline = time.monotonic() + SECONDS
-        encoded = base64.b64encode(text.encode()).decode()
-        while not any(text in line or encoded in line for line in self.lines[-1:]):
-            try:
-                line = self.queue.get(timeout=max(deadline - time.monotonic(), 0))
-            except queue.Empty:
-                line = None
-            if line is None:
-                TAP.ok(False, "%s prints %r" % (" ".join(self.process.args[3:]), text),
-                       *self.lines, self.kill())
-                return
-            self.lines.append(line)
-
-    def kill(self):
-        self.process.kill()
-        return self.process.stderr.read()
-
-    def stop(self):
-        """Interrupts as a user's Ctrl-C does; returns the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            return self.process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return "killed"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.stop()
-        self.reader.join(SECONDS)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            try:
-                stream.close()
-            except OSError:
-                pass
-
-
 def main():
     binaries = t4test.etcdctl_binaries()
     if not binaries:
@@ -689,7 +461,7 @@ def main():
         binaries = [(version, path) for version, path in binaries if version.startswith("3.4.")]
     for version, binary in binaries:
         with t4test.reference().start() as reference, t4test.subject().start() as subject:
-            comparison = Comparison(version, binary, [reference, subject])
+            comparison = AllCommands(TAP, version, binary, [reference, subject])
             comparison.lines(WRITES)
             comparison.lines(READS)
             comparison.lines(SERVICES)
