@@ -76,10 +76,16 @@ def _translate(message, leases, identity, members):
     return copy
 
 
+def _is_map(field):
+    return field.type == field.TYPE_MESSAGE and field.message_type.GetOptions().map_entry
+
+
 def _rewrite(message, leases, identity, members):
     of_lease = message.DESCRIPTOR.name.startswith("Lease")
     of_member = message.DESCRIPTOR.name.startswith(("Member", "MoveLeader"))
     for field, value in message.ListFields():
+        if _is_map(field):
+            continue    # Health/List: there are no ids in it
         if field.type == field.TYPE_MESSAGE:
             for part in value if field.label == field.LABEL_REPEATED else [value]:
                 _rewrite(part, leases, identity, members)
@@ -177,7 +183,11 @@ def _compare(path, reference, subject, found):
         here = path + field.name
         one, other = getattr(reference, field.name), getattr(subject, field.name)
         message = field.type == field.TYPE_MESSAGE
-        if field.label == field.LABEL_REPEATED:
+        if _is_map(field):
+            one, other = ({key: str(entries[key]) for key in entries} for entries in (one, other))
+            if one != other:
+                found.append((here, one, other))
+        elif field.label == field.LABEL_REPEATED:
             if len(one) != len(other):
                 found.append((here + ".length", len(one), len(other)))
             for index, (left, right) in enumerate(zip(one, other)):

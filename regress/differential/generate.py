@@ -44,8 +44,8 @@ class Step:
 
     kind is "call" (name and request), "keepalive" (request), "create", "cancel" or "progress"
     on watch stream number `stream` (request: the create request or the id), "range_stream"
-    (compared with the reference's Range), "barrier" (wait for all due events) or "expire" (wait
-    for the end of a lease).
+    (compared with the reference's Range), "first" (the first message of a stream), "snapshot",
+    "barrier" (wait for all due events) or "expire" (wait for the end of a lease).
     """
 
     def __init__(self, kind, name="", request=None, stream=0):
@@ -230,8 +230,8 @@ class Generator:
     def every_service(self):
         """Every request of the services that has few forms; nothing if they are avoided."""
         if "services" not in self.avoid:
-            for name, request in self.services.every():
-                yield call(name, request)
+            for kind, name, request in self.services.every():
+                yield Step(kind, name, request)
 
     def make_range(self):
         return call("KV/Range", self.range_request())

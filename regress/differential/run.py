@@ -15,6 +15,7 @@ Invariants:
 SPDX-License-Identifier: Apache-2.0
 """
 
+import hashlib
 import re
 import time
 
@@ -186,6 +187,7 @@ class Pair:
         self.ids = before.ids if before else Ids()
         self.number = 0
         self.calls = {}
+        self.methods = set(before.methods) if before else set()     # "Service/Method"
         self.noted = None       # a dictionary: note differing answers and go on
         self.errors = 0
         self.events = 0
@@ -224,6 +226,7 @@ class Pair:
             self.number += 1
             label = step.name if step.kind == "call" else step.name + " " + step.kind
             self.calls[label] = self.calls.get(label, 0) + 1
+            self.methods.add("Watch/Watch" if step.name == "Watch" else step.name)
         answer = getattr(self, "step_" + step.kind)(step)
         self.generator.learn(step, answer)
 
@@ -264,6 +267,33 @@ class Pair:
         self.check(step, reference, subject, not early,
                    "header, more and count stand in the last piece alone")
         return self.compare(step, reference, subject)
+
+    def step_first(self, step):
+        """The first message of a stream that the server goes on with when there is news."""
+        answers = []
+        for client, request in zip(self.clients, (step.request, self.ids.to_subject(step.request))):
+            stream = client.call(step.name, request)
+            try:
+                answers.append(next(stream))
+            except grpc.RpcError as error:
+                answers.append(Failure(*status_of(error)))
+            stream.cancel()
+        return self.compare(step, *answers)
+
+    def step_snapshot(self, step):
+        """The databases differ by nature; the form of the stream, and its hash, do not."""
+        for client in self.clients:
+            parts = list(client.call(step.name, step.request))
+            data = b"".join(part.blob for part in parts)
+            left = [part.remaining_bytes + len(part.blob) for part in parts[:-1]]
+            before = [len(data) - 32] + [part.remaining_bytes for part in parts[:-2]]
+            self.check(step, parts[0], parts[-1], left == before
+                       and parts[-1].remaining_bytes == 0
+                       and {part.version for part in parts} == {"3.6.0"}
+                       and not any(part.HasField("header") for part in parts)
+                       and hashlib.sha256(data[:-32]).digest() == data[-32:],
+                       "a snapshot counts down, ends with its SHA-256, and tells its version")
+        return None
 
     def step_keepalive(self, step):
         requests = [step.request, self.ids.to_subject(step.request)]

@@ -1,7 +1,7 @@
 """services.py - requests of the differential test beyond keys, leases and watches.
 
-Responsible for: choosing requests of Cluster, Auth, Maintenance (moving the lead, downgrades), Lock,
-Election and RangeStream, valid and invalid ones.  Part of generate.py's Generator, which owns
+Responsible for: choosing requests of Cluster, Auth, Maintenance (all but alarms), Lock, Election,
+Health and RangeStream, valid and invalid ones.  Part of generate.py's Generator, which owns
 the sequence.
 
 Entry points: Services.make(), Services.every(), Services.learn().
@@ -28,6 +28,7 @@ BAD_VERSIONS = ["", "3", "x", "3.6", "3.6.0", "3.4", "3.7", "4.5", "v3.5", "+3.5
 GOOD_VERSIONS = ["3.5", "3.5.0", "3.5.9", "03.05", "3.5.0-rc.1", "3.5.0+m", "3.5.0-", "3.5.0-a+b-c"]
 RANGES = [(b"", b""), (b"a", b""), (b"b", b"a"), (b"a", b"a"), (b"a", b"b"), (b"a", b"\0"),
           (b"", b"\0"), (b"\0", b"\0")]
+HEALTH_SERVICES = ["", "x", "etcdserverpb.KV"]
 NAMES = ["", "u", "root", "r" * 300]
 
 
@@ -40,7 +41,7 @@ class Services:
         self.leaders = []       # LeaderKeys, the newest last
         self.makers = [
             (4, self.cluster), (3, self.maintenance), (6, self.auth), (5, self.lock),
-            (9, self.election), (6, self.range_stream)]
+            (9, self.election), (6, self.range_stream), (1, self.health)]
 
     def learn_member(self, member):
         """The reference's only member."""
@@ -58,7 +59,32 @@ class Services:
                                    [weight for weight, _ in makers])[0]()
 
     def every(self):
-        """Each request that has few forms, once."""
+        """(kind, name, request): each request that has few forms, once."""
+        for name, request in self.every_call():
+            yield "call", name, request
+        yield from self.every_auth()
+        yield "snapshot", "Maintenance/Snapshot", api.SnapshotRequest()
+        yield "call", "Maintenance/Defragment", api.DefragmentRequest()
+        for service in HEALTH_SERVICES:
+            yield "call", "Health/Check", api.HealthCheckRequest(service=service)
+            yield "first", "Health/Watch", api.HealthCheckRequest(service=service)
+        yield "call", "Health/List", api.HealthListRequest()
+        yield from self.reign(8001)
+
+    @staticmethod
+    def reign(lease):
+        """An election from its beginning to its end, with what an observer sees of it."""
+        name = b"reign"
+        leader = api.LeaderRequest(name=name)
+        yield "call", "Lease/LeaseGrant", api.LeaseGrantRequest(TTL=3000, ID=lease)
+        for value in (b"first", b"second"):
+            yield "call", "Election/Campaign", api.CampaignRequest(name=name, lease=lease,
+                                                                   value=value)
+            yield "first", "Election/Observe", leader
+        yield "call", "Lease/LeaseRevoke", api.LeaseRevokeRequest(ID=lease)
+        yield "call", "Election/Leader", leader
+
+    def every_call(self):
         for urls in BAD_URLS + [[self.peer], [" %s " % self.peer], [self.peer, "http://a:1"],
                                 ["HTTP" + self.peer[4:]]]:
             yield "Cluster/MemberAdd", api.MemberAddRequest(peerURLs=urls)
@@ -101,7 +127,14 @@ class Services:
 
     def maintenance(self):
         rnd = self.random
-        if rnd.random() < 0.3:
+        choice = rnd.random()
+        if choice < 0.3:
+            return "call", "Maintenance/HashKV", api.HashKVRequest(revision=self.hash_revision())
+        if choice < 0.35:
+            return "call", "Maintenance/Status", api.StatusRequest()
+        if choice < 0.37:
+            return "call", "Maintenance/Hash", api.HashRequest()
+        if choice < 0.5:
             return "call", "Maintenance/MoveLeader", api.MoveLeaderRequest(
                 targetID=self.some_member())
         action = rnd.choice([0, 0, 0, 1, 2, 3, -1])
@@ -109,9 +142,28 @@ class Services:
         return "call", "Maintenance/Downgrade", api.DowngradeRequest(
             action=action, version=rnd.choice(versions))
 
+    def hash_revision(self):
+        """Above the compacted one: what etcd says of that depends on a cache (430_hash_kv.t)."""
+        rnd, generator = self.random, self.generator
+        odd = [-1, -7, generator.revision + 1, 1 << 40]
+        if generator.revision <= generator.compacted or rnd.random() < 0.3:
+            return rnd.choice(odd)
+        return rnd.choice([0, rnd.randint(max(generator.compacted, 0) + 1, generator.revision)])
+
+    def health(self):
+        rnd = self.random
+        if rnd.random() < 0.3:
+            return "call", "Health/List", api.HealthListRequest()
+        kind, name = rnd.choice([("call", "Health/Check"), ("first", "Health/Watch")])
+        return kind, name, api.HealthCheckRequest(service=rnd.choice(HEALTH_SERVICES))
+
     # ---- auth --------------------------------------------------------------------------------
 
     def auth(self):
+        return self.random.choice(self.every_auth())
+
+    def every_auth(self):
+        """One request of each method, sorted by name."""
         rnd = self.random
         name, other = rnd.choice(NAMES), rnd.choice(NAMES)
         password = rnd.choice(["", "p", "p" * 72, "p" * 73, "\u00e4" * 37])
@@ -140,8 +192,7 @@ class Services:
             "RoleRevokePermission": api.AuthRoleRevokePermissionRequest(role=name, key=key,
                                                                         range_end=end),
         }
-        method = rnd.choice(sorted(requests))
-        return "call", "Auth/" + method, requests[method]
+        return [("call", "Auth/" + method, requests[method]) for method in sorted(requests)]
 
     # ---- locks and elections -----------------------------------------------------------------
 

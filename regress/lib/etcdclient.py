@@ -37,8 +37,9 @@ def _load():
     sys.path.insert(0, directory)
     sys.path.append(os.path.join(directory, "etcd"))
     names = types.SimpleNamespace(services={})
-    for path in sorted(glob.glob(os.path.join(directory, "etcd", "*_pb2.py"))):
-        module = importlib.import_module("etcd." + os.path.basename(path)[:-3])
+    for path in sorted(glob.glob(os.path.join(directory, "**", "*_pb2.py"), recursive=True)):
+        name = os.path.relpath(path, directory)[:-3].replace(os.sep, ".")
+        module = importlib.import_module(name)
         for name in module.DESCRIPTOR.message_types_by_name:
             setattr(names, name, getattr(module, name))
         for name, enum in module.DESCRIPTOR.enum_types_by_name.items():

@@ -9,8 +9,10 @@ Every answer is compared field by field; the first difference ends the run and i
 SPDX-License-Identifier: Apache-2.0
 """
 
+import glob
 import os
 import random
+import re
 import sys
 import time
 
@@ -23,6 +25,16 @@ import t4test  # noqa: E402
 TAP = t4test.Tap()
 REQUESTS = int(os.environ.get("T4_DIFF_REQUESTS", "2500"))
 SEED = os.environ.get("T4_DIFF_SEED", "3")
+
+
+def every_method():
+    """"Service/Method" of each that stands in proto/."""
+    found = set()
+    for path in glob.glob(os.path.join(t4test.SRC_DIR, "proto", "*", "*.proto")):
+        with open(path) as text:
+            for service, methods in re.findall(r"^service (\w+) {(.*?)^}", text.read(), re.M | re.S):
+                found |= {service + "/" + name for name in re.findall(r"rpc (\w+)", methods)}
+    return found
 
 
 def main():
@@ -103,6 +115,8 @@ def main():
         for side, server in zip(pair.streams, pair.servers)))
     for name in sorted(pair.calls):
         TAP.diag("%6d %s" % (pair.calls[name], name))
+    if "services" not in exceptions.avoided:
+        TAP.equal(sorted(every_method() - pair.methods), [], "every method was called")
     pair.close()
 
     reference.restart(crash=False)

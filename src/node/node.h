@@ -250,7 +250,7 @@ struct node_kv_hash {
     uint32_t hash;
     int64_t revision, compacted; /* hashed; in force, -1: never */
 };
-/* HashKV and Hash of etcd; revision 0: the current one.  On the job's thread. */
+/* HashKV and Hash of etcd; revision 0: the current one, below 0: of nothing.  On the job's thread. */
 enum etcd_error node_hash_kv(struct node *n, struct node_state_job *job, int64_t revision,
                              struct node_kv_hash *out);
 enum etcd_error node_hash(struct node *n, struct node_state_job *job,

@@ -234,6 +234,12 @@ hash_kv(struct work *w, int64_t revision, struct node_kv_hash *out)
         return ETCD_COMPACTED;
     if (revision > w->now.revision)
         return ETCD_FUTURE_REVISION;
+    if (revision < 0) { /* as in etcd: of nothing */
+        out->revision = revision;
+        out->compacted = w->now.compacted > 0 ? w->now.compacted : -1;
+        out->hash = history_hash_of_none();
+        return ETCD_OK;
+    }
     if (status == T4_OK)
         status = revision > 0 ? open_history(w, revision, &h, &error)
                               : open_now(w, &h, &error);

@@ -254,6 +254,12 @@ is_hashed(const struct history *h, const struct history_record *r)
     return !r->tombstone && (r->superseded == 0 || !h->any_alive);
 }
 
+uint32_t
+history_hash_of_none(void)
+{
+    return crc32c(0, BUCKET_KEY, strlen(BUCKET_KEY));
+}
+
 t4_status
 history_hash(struct history *h, uint32_t *hash, struct error *error)
 {
@@ -261,7 +267,7 @@ history_hash(struct history *h, uint32_t *hash, struct error *error)
     struct history_record r;
     t4_status status;
 
-    *hash = crc32c(0, BUCKET_KEY, strlen(BUCKET_KEY));
+    *hash = history_hash_of_none();
     while ((status = history_next(h, &r, error)) == T4_OK) {
         if (!is_hashed(h, &r))
             continue;

@@ -67,6 +67,7 @@ void history_etcd_record(const struct history_record *r, struct buffer *key,
 
 /* HashKV of etcd 3.6 at the history's revision; reads all of it. */
 t4_status history_hash(struct history *h, uint32_t *hash, struct error *error);
+uint32_t history_hash_of_none(void); /* of a history without versions */
 
 /* --- snapshots (save.c) ------------------------------------------------------------------- */
 
