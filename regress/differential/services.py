@@ -64,7 +64,8 @@ class Services:
             yield "call", name, request
         yield from self.every_auth()
         yield "snapshot", "Maintenance/Snapshot", api.SnapshotRequest()
-        yield "call", "Maintenance/Defragment", api.DefragmentRequest()
+        for name in ("Defragment", "Hash", "HashKV", "Status"):
+            yield "call", "Maintenance/" + name, getattr(api, name + "Request")()
         for service in HEALTH_SERVICES:
             yield "call", "Health/Check", api.HealthCheckRequest(service=service)
             yield "first", "Health/Watch", api.HealthCheckRequest(service=service)

@@ -56,6 +56,7 @@ class Side:
         self.values = {"member": "%x" % header.member_id, "peer": member.peerURLs[0]}
         if member.name:
             self.names.append((", %s," % member.name, ", NAME,"))
+            self.names.append((" %s |" % member.name, " NAME |"))
             self.names.append(('"Name" : "%s"' % member.name, '"Name" : "NAME"'))
 
     def command(self, line):
@@ -67,6 +68,12 @@ class Side:
         return subprocess.Popen(self.command(line), stdin=stdin, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, env=self.environment,
                                 **options)
+
+    def done(self, line):
+        """(status, standard output, standard error)"""
+        done = subprocess.run(self.command(line), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, env=self.environment, timeout=SECONDS)
+        return done.returncode, done.stdout, done.stderr
 
     def output(self, line):
         """Runs a command line that must succeed, and gives its standard output."""
@@ -104,7 +111,8 @@ def tidy_output(side, line, text):
     if line.startswith(("endpoint", "member")):
         if "table" in line:
             text = re.sub(r"(?<=-)-+|(?<= ) +", "", text)
-        if line in ("endpoint status", "endpoint status -w table"):
+            text = re.sub(r"\| [\d.]+[mµ]?s \|", "| TOOK |", text)
+        if line.startswith("endpoint status") and ("table" in line or "-w" not in line):
             # endpoint, id, version, ..., size, ..., leader, learner, term, index: numbers differ.
             text = re.sub(r"\b\d+(\.\d+)*( [kMG]?B)?\b%?", "N", text)
         text = re.sub(r"took = [^,\n]*", "took = T", text)

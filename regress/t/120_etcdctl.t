@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -95,11 +96,98 @@ get 'key with spaces'
 """
 
 READS_36 = r"""
+get a --count-only
 get '' --prefix --count-only
 get '' --prefix --count-only -w fields
 get '' --prefix --count-only -w json
 get '' --prefix --min-mod-rev=4 --max-mod-rev=6
 get '' --prefix --min-create-rev=4 --max-create-rev=5 --keys-only
+"""
+
+# Every form of output, of every command that has one; the hash of the keys so far.
+FORMS = r"""
+get a -w table
+get a -w nonsense
+get a b c
+get a/ --prefix --rev=3 --limit=1 --sort-by=MODIFY --order=DESCEND
+put a 1 -w table
+put a 1 -w nonsense
+put x y --lease=zz
+del a -w table
+lease list -w fields
+lease list -w table
+lease revoke 12 -w fields
+lease timetolive 12 -w fields
+lease keep-alive 12 --once -w fields
+alarm list -w table
+compaction 1000 -w fields
+txn -w table << \nget a\n\n\n
+txn -i << \n\n\n
+txn -i << value("a") = "1"\n\n\n\n
+user list -w fields
+user list -w table
+role list -w fields
+role list -w table
+auth disable -w fields
+member list -w table
+endpoint status --cluster
+endpoint status --cluster -w table
+endpoint health --cluster
+endpoint health --cluster -w json
+endpoint health -w table
+endpoint health -w fields
+endpoint hashkv
+endpoint hashkv -w json
+endpoint hashkv -w table
+endpoint hashkv -w fields
+endpoint hashkv --cluster
+endpoint hashkv --rev=4
+endpoint hashkv --rev=1
+endpoint hashkv --rev=1000
+endpoint hashkv --rev=-1
+version -w json
+watch
+snapshot
+snapshot save
+snapshot save a b
+snapshot save /no/such/folder/x
+snapshot status /no/such/file
+check nonsense
+check perf --load=nonsense
+check datascale --load=nonsense
+make-mirror
+completion
+"""
+
+# These leave leases behind.
+LOCKS = r"""
+lease grant 100 -w table
+elect
+elect -l
+elect a b c
+lock
+lock l -- false
+lock l -- sh -c 'exit 7'
+lock l -- /no/such/program
+lock l --ttl=5 -- sh -c 'echo $ETCD_LOCK_KEY | sed s,/.*,,; test -n "$ETCD_LOCK_REV"'
+lock l --ttl=0 -- true
+lock l --ttl=-1 -- true
+lock l --ttl=x -- true
+lock '' -- true
+"""
+
+FORMS_36 = r"""
+auth status -w fields
+auth status -w table
+downgrade validate 3.5 -w json
+downgrade validate 3.5 -w fields
+downgrade validate 3.5 -w table
+downgrade cancel -w json
+member list --consistency=s
+member list --consistency=l -w json
+member list --consistency=x
+del r/1 r/3 --range
+del r/ --range
 """
 
 DELETES = r"""
@@ -256,6 +344,7 @@ member remove 1234
 member remove {member}
 member remove zz
 member remove
+member add new --learner --peer-urls=x
 member update 1234 --peer-urls=http://127.0.0.1:1
 member update {member} --peer-urls={peer}
 member update {member} --peer-urls={peer} -w json
@@ -285,6 +374,13 @@ role delete r
 role add ''
 role grant-permission r read k
 role grant-permission r read b a
+role grant-permission r read k --prefix
+role grant-permission r readwrite k --from-key
+role grant-permission r nonsense k
+role grant-permission r read
+role revoke-permission r k --prefix
+role revoke-permission r k --from-key
+user add u:secret x
 role revoke-permission r k
 get a --user=root:secret
 """
@@ -306,11 +402,29 @@ T4_ONLY = [
     ("member add new --peer-urls=http://127.0.0.1:1", "t4: this server is a single member"),
     ("member add new --learner --peer-urls=http://127.0.0.1:1", "--object-store"),
     ("member update {member} --peer-urls=http://127.0.0.1:1", "t4: this server has no peers"),
+    ("user add u --new-user-password=x", "t4: this version keeps no users and roles"),
+    ("user add u:secret --interactive=false", "t4: this version keeps no users and roles"),
     ("user add u --no-password", "t4: this version keeps no users and roles"),
     ("role add r", "t4: this version keeps no users and roles"),
 ]
 T4_ONLY_36 = [("downgrade enable 3.5", "etcdctl make-mirror")]
 
+
+
+# Of make-mirror; the last one only 3.6 knows.
+MIRRORS = ["--prefix=m{side}", "--dest-prefix=copy/{side}/ --prefix=m{side}/",
+           "--prefix=m{side} --rev=1 --max-txn-ops=1"]
+# Those that take a minute by themselves only in `make check-etcdctl`.
+CHECKS = ["check datascale --auto-compact --auto-defrag --prefix=/d/"]
+if os.environ.get("T4_ETCDCTL_CHECKS"):
+    CHECKS += ["check perf --auto-compact --auto-defrag --prefix=/p/", "check datascale --load=m"]
+NO_SERVER = ("help", "completion", "migrate")
+SHORT = {"--listen": "-l", "--interactive": "-i"}
+# TLS and authentication, which there is none of; files of a stopped etcd; restoring a cluster.
+OTHER_FLAGS = {"--dest-cacert", "--dest-cert", "--dest-key", "--dest-insecure-transport",
+               "--dest-user", "--dest-password", "--data-dir", "--name", "--wal-dir",
+               "--initial-cluster", "--initial-cluster-token", "--initial-advertise-peer-urls",
+               "--skip-hash-check", "--no-dest-prefix"}
 
 
 class AllCommands(Comparison):
@@ -334,6 +448,7 @@ class AllCommands(Comparison):
         last: what stands before the last value, when the watch runs a command for each event.
         """
         self.ends += 1
+        self.asked.append(line)
         end = "the end %d." % self.ends
         results = []
         for side in self.sides:
@@ -363,9 +478,127 @@ class AllCommands(Comparison):
         self.watch("watch w/9 --rev=%d -- sh -c 'env | grep -e ^ETCD_WATCH_[EKV] | sort'"
                    % revision, ["put w/9 '{end}'"], last='ETCD_WATCH_VALUE="')
 
+    def keep_alive(self):
+        """Kept alive until it is revoked, which ends the command."""
+        results = []
+        for side in self.sides:
+            lease = side.output("lease grant 3").split()[1]
+            with Following(side, "lease keep-alive " + lease) as alive:
+                alive.until("keepalived")
+                side.output("lease revoke " + lease)
+                alive.until("expired or revoked")
+                results.append(([line.replace(lease, "LEASE") for line in alive.lines],
+                                alive.process.wait(SECONDS)))
+        self.asked.append("lease keep-alive")
+        self.same("lease keep-alive until it is revoked", results)
+
+    def protobufs(self):
+        """What stands in -w protobuf, once what servers choose is taken out."""
+        import etcdclient
+        api = etcdclient.api
+        for line, message in (("get a/ --prefix", api.RangeResponse),
+                              ("put a/1 one --prev-kv", api.PutResponse),
+                              ("del a/9 --prev-kv", api.DeleteRangeResponse),
+                              ("user list", api.AuthUserListResponse),
+                              ("alarm list", api.AlarmResponse),
+                              ("member list", api.MemberListResponse)):
+            results = []
+            for side in self.sides:
+                out = subprocess.run(side.command(line + " -w protobuf"), env=side.environment,
+                                     stdout=subprocess.PIPE, check=True).stdout
+                answer = message.FromString(out)
+                for part in [answer.header] + list(getattr(answer, "members", ())):
+                    for field in ("cluster_id", "member_id", "raft_term", "ID", "name",
+                                  "clientURLs", "peerURLs"):
+                        if hasattr(part, field):
+                            part.ClearField(field)
+                results.append(str(answer))
+            self.same(line + " -w protobuf", results)
+
+    def snapshots(self):
+        """Saved by this etcdctl; 3.4's also reads and restores it."""
+        results = []
+        with tempfile.TemporaryDirectory(prefix="t4test-") as folder:
+            for side in self.sides:
+                path = os.path.join(folder, side.server.name)
+                lines = [side.done("snapshot save " + path)]
+                for command in ("status %s", "status %s -w json", "restore %%s --data-dir %s/%s" % (
+                        folder, side.server.name + "-restored")):
+                    lines.append(side.done("snapshot " + command % path))
+                lines.append(os.path.exists(path + "-restored/member/snap/db"))
+                results.append([snapshot_line(side, path, line) for line in lines])
+        for command in ("save x", "status x", "restore x"):
+            self.asked.append("snapshot " + command)
+        self.same("snapshot save, status, restore", results)
+
+    def mirrors(self):
+        """Keys from each server to a prefix of the other."""
+        results = []
+        for source, other in (self.sides, self.sides[::-1]):
+            side, there = source.server.name, other.server.address
+            seen = []
+            for number, flags in enumerate(MIRRORS if self.is_36() else MIRRORS[:2]):
+                old, new = "old/%d" % number, "new/%d" % number
+                source.output("put m%s/%s 1" % (side, old))
+                flags = flags.format(side=side)
+                with Following(source, "make-mirror %s %s" % (there, flags)) as mirror:
+                    # What is written while it begins may come from the past or as an event.
+                    source.output("put m%s/%s 2" % (side, new))
+                    there_now = "get '%s' --prefix" % flags.split("=")[1].split()[0] \
+                        if "--dest-prefix" in flags else "get m%s --prefix" % side
+                    wait_for(other, there_now, lambda out, new=new: new in out)
+                    source.output("del m%s/%s" % (side, new))
+                    wait_for(other, there_now, lambda out, new=new: new not in out)
+                    found = other.output(there_now)
+                    seen.append((found.replace(side, "SIDE"), mirror.stop()))
+                    self.asked.append("make-mirror x " + flags)
+            results.append(seen)
+        self.same("make-mirror to the other", results)
+        for side in self.sides:
+            for prefix in ("m", "copy/"):
+                side.output("del %s --prefix" % prefix)
+
+    def is_36(self):
+        return not self.version.startswith("3.4.")
+
+    def checks(self, names):
+        """They write a load of their own and judge by time: the judgement's words are compared."""
+        for name in names:
+            running = [side.begin(name) for side in self.sides]
+            results = []
+            for process in running:
+                out, _ = process.communicate(timeout=300)
+                text = re.sub(r"[\d.]+[a-zA-Z/]*", "N", out.split("\r")[-1].split("%")[-1])
+                results.append((process.returncode, sorted(set(re.findall(
+                    r"(?:PASS|FAIL)?:? *[A-Z][a-z]+ [a-z]+[^N\n]*", text)))))
+            self.asked.append(name)
+            self.same(name, results)
+
+    def every_command(self):
+        """Each sub-command of this etcdctl's help and each of its flags was given above."""
+        given = {}
+        for line in self.asked:
+            words = [word for word in line.replace("=", " ").split()]
+            for n in (1, 2):
+                given.setdefault(" ".join(words[:n]), set()).update(words)
+        missing = []
+        for name in help_lines(self.sides[0], "", r"^\s+(\w[\w-]*(?: [a-z][\w-]*)?)\t+\s*[A-Z]"):
+            if name.startswith(NO_SERVER) or name == "check perf":
+                continue    # check perf: make check-etcdctl
+            if name not in given:
+                missing.append(name)
+                continue
+            for flag in help_lines(self.sides[0], name, r"^(?:  -(?:\w), |      )(--[\w-]+)[=\[]"):
+                if flag not in given[name] and flag not in OTHER_FLAGS and SHORT.get(
+                        flag) not in given[name]:
+                    missing.append("%s %s" % (name, flag))
+        TAP.equal(missing, [], "etcdctl %s: every sub-command was given with all its flags"
+                  % self.version)
+
     def refusals(self, lines):
         """What t4 refuses in words of its own: the reason is printed, and the status is 1."""
         for line, text in lines:
+            self.asked.append(line)
             process = self.sides[1].begin(line, stdin=subprocess.DEVNULL)
             out, error = process.communicate(timeout=SECONDS)
             TAP.ok(process.returncode == 1 and text in error,
@@ -430,6 +663,30 @@ class AllCommands(Comparison):
         self.same("elect: a listener sees the leader and the next one", results)
 
 
+def help_lines(side, name, form):
+    """What stands in the help of a command, without the flags of all of them."""
+    text = side.output("help " + name)
+    text = text.split("COMMANDS:")[-1].split("GLOBAL OPTIONS")[0] if name == "" else \
+        text.split("OPTIONS:")[1] if "OPTIONS:" in text else ""
+    return [found for found in re.findall(form, text.split("\nGLOBAL")[0], re.M)
+            if found != "--help"]
+
+
+def snapshot_line(side, path, result):
+    """The status and the output without hash, size, times and names of this server."""
+    if isinstance(result, bool):
+        return result
+    status, out, error = result
+    text = side.tidy(out.replace(path, "FILE").replace(side.server.name, "SERVER"))
+    try:
+        told = json.loads(text)
+        return status, told["revision"], told["totalKey"] > 0
+    except ValueError:
+        pass
+    return (status, re.sub(r"^[0-9a-f]+, (\d+), .*", r"HASH, \1, KEYS, SIZE", text),
+            [line for line in error.splitlines() if line.startswith("Error")])
+
+
 def events_only(line, lines, prefix):
     """What a watch printed, without the headers: how many events share one is left to chance."""
     if prefix:
@@ -464,12 +721,17 @@ def main():
             comparison = AllCommands(TAP, version, binary, [reference, subject])
             comparison.lines(WRITES)
             comparison.lines(READS)
+            comparison.lines(FORMS)
+            comparison.protobufs()
+            comparison.snapshots()
+            comparison.mirrors()
             comparison.lines(SERVICES)
             is_t4 = isinstance(subject, t4test.T4)
             if is_t4:
                 comparison.refusals(T4_ONLY)
             if not version.startswith("3.4."):
                 comparison.lines(SERVICES_36)
+                comparison.lines(FORMS_36)
                 if is_t4:
                     comparison.refusals(T4_ONLY_36)
             if not version.startswith("3.4."):
@@ -484,6 +746,10 @@ def main():
             comparison.elections()
             comparison.lines(COMPACTIONS)
             comparison.compacted_watch()
+            comparison.lines(LOCKS)
+            comparison.keep_alive()
+            comparison.checks(CHECKS)
+            comparison.every_command()
     TAP.done()
 
 
