@@ -13,6 +13,7 @@ what is expected.
 SPDX-License-Identifier: Apache-2.0
 """
 
+import glob
 import os
 import queue
 import re
@@ -162,23 +163,33 @@ HEADINGS = ["Synopsis", "Description", "Parameters", "Outputs", "Errors", "Notes
 
 
 def kebab(name):
-    """LeaseTimeToLive: lease-time-to-live; of Compact's message, too."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+    """LeaseTimeToLive: lease-time-to-live, HashKV: hash-kv."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def protocol():
+    return "".join(read(os.path.relpath(path, t4test.SRC_DIR)) for path in sorted(glob.glob(
+        os.path.join(t4test.SRC_DIR, "proto", "*", "*.proto"))))
 
 
 def methods():
-    """[(method, request, answer)] of the services that have pages."""
-    text = read("proto", "etcd", "rpc.proto")
-    return [found for service in ("KV", "Watch", "Lease")
-            for found in re.findall(r"rpc (\w+)\((?:stream )?(\w+)\) returns \((?:stream )?(\w+)\)",
-                                    re.search(r"^service %s {(.*?)^}" % service, text,
-                                              re.M | re.S).group(1))]
+    """[(method, request, answer)] of all services; those of Health, which has a Watch, too, with its name."""
+    return [(name if service != "Health" else service + name, request, answer)
+            for service, body in re.findall(r"^service (\w+) {(.*?)^}", protocol(), re.M | re.S)
+            for name, request, answer in re.findall(
+                r"rpc (\w+)\((?:stream )?(\w+)\)\s+returns \((?:stream )?(\w+)\)", body)]
 
 
 def fields():
     """Pages of requests have each field of both messages, and no other."""
-    text = read("proto", "etcd", "rpc.proto")
+    text = protocol()
+    known = {"| %s | `%s` |" % (GRPC_CODES[int(code)], words.replace('\\"', '"')) for code, words in
+             re.findall(r'^ETCD_ERROR\(\w+, (\d+), "(.*)"\)$',
+                        read("src", "wire", "etcd_errors.tbl"), re.M)}
     for name, *messages in methods():
+        rows = re.findall(r"^\| [A-Z]\w+ \| `.*?` \|", section(page("ref/api/%s.md" % kebab(name)),
+                                                          "## Errors"), re.M)
+        TAP.equal([row for row in rows if row not in known], [], "%s: errors that there are" % name)
         for message, title in zip(messages, ("## Parameters", "## Outputs")):
             body = re.search(r"^message %s {(.*?)^}" % message, text, re.M | re.S).group(1)
             body = re.sub(r"//.*|enum \w+ {[^}]*}", "", body)
@@ -192,14 +203,15 @@ def pages():
     commands = [name for name in re.findall(r"^  (\w+)", output("help"), re.M)
                 if name not in ("help", "etcdctl")]
     names = [name for name in os.listdir(os.path.join(DOCS, "ref")) if name.endswith(".md")]
-    same([name[len("t4-"):-len(".md")] for name in names], commands,
+    same([name[len("t4-"):-len(".md")] for name in names if name != "http.md"], commands,
          "each command has its page, each page its command")
     requests = {kebab(name) + ".md": name for name, _, _ in methods()}
     same(os.listdir(os.path.join(DOCS, "ref", "api")), requests,
-         "each request on keys, watches and leases has its page")
+         "each request has its page")
     for name in sorted(names) + ["api/" + name for name in sorted(requests)]:
         text = page("ref/" + name)
-        title = requests.get(name[len("api/"):], name[:-len(".md")].replace("-", " "))
+        title = "HTTP" if name == "http.md" else requests.get(
+            name[len("api/"):], name[:-len(".md")].replace("-", " "))
         found = re.findall(r"^## (.*)$", text, re.M)
         TAP.ok(re.match(r"# %s\n\n%s — [a-z].*[^.]\n" % (title, title), text),
                "%s: title and purpose" % name, text[:200])
@@ -329,7 +341,8 @@ def run_examples(name, server, shell):
 def environment(server):
     """t4 and etcdctl ask this server unless a page says another."""
     return dict(os.environ, T4_ENDPOINTS=server.address, ETCDCTL_ENDPOINTS=server.address,
-                ETCDCTL_API="3", PATH=t4test.BUILD_DIR + ":" + os.environ["PATH"])
+                ETCDCTL_API="3", PATH=":".join([t4test.BUILD_DIR, os.path.dirname(sys.executable),
+                                                os.environ["PATH"]]))
 
 
 def guide():

@@ -96,6 +96,11 @@ def statuses(one):
             (["compact", "x", at], 2, "a number"), (["endpoint"], 2, ""),
             (["alarm", "list", "x"], 2, "takes no")):
         expect("t4 %s" % " ".join(w for w in words if w != at), run(*words), status, b"", err)
+    expect("t4 defrag: one of two answers",
+           run("defrag", "--endpoints=127.0.0.1:1," + one.address), 1, None,
+           r"Failed to defragment etcd member\[127.0.0.1:1\] \(.")
+    TAP.ok(re.match(rb"Finished defragmenting etcd member\[%s\]. took [\d.]+ms\n$" % one.address.encode(),
+                    run("defrag", "--endpoints=127.0.0.1:1," + one.address)[1]), "and it is said which")
     expect("a full disk behind the output is a failure", (subprocess.run(
         "%s get '' --prefix %s > /dev/full" % (t4test.T4.binary, at), shell=True, env=ENVIRONMENT,
         stderr=subprocess.DEVNULL, check=False).returncode, None, ""), 1)
@@ -105,7 +110,7 @@ def statuses(one):
             help_of = run("help", name)
             expect("t4 help %s" % name, help_of, 0, None)
             TAP.ok(b"Usage: t4 " + name.encode() in help_of[1], "it has the usage of %s" % name)
-    for name in ("put", "get", "del", "txn", "watch", "lease", "compact", "endpoint", "alarm",
+    for name in ("put", "get", "del", "txn", "watch", "lease", "compact", "endpoint", "alarm", "defrag",
                  "snapshot", "inspect"):
         TAP.equal(run(name, "--help"), (0, run("help", name)[1], ""), "t4 %s --help is the same" % name)
     binary = bytes(range(256)) * 400

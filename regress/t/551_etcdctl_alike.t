@@ -166,6 +166,9 @@ endpoint status -w json
 alarm list
 alarm list -w json
 alarm disarm
+defrag
+defrag -w json
+defrag x
 """
 MASKED = {"dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex", "raft_term",
           "took", "dbSizeQuota", "version", "storageVersion"}
@@ -224,7 +227,7 @@ class Side:
         if line == "endpoint status":
             text = re.sub(r"\b[0-9a-f]{8,}\b", "ID", text)
             text = re.sub(r"\b\d+(\.\d+)*( [kMG]?B)?\b%?", "N", text)
-        text = re.sub(r"took = [^,\n]*", "took = T", text)
+        text = re.sub(r"took (= )?[^,\n]*", "took T", text)
         text = re.sub(r"remaining\(\d{3,}s\)", "remaining(Ns)", text)
         return re.sub(r"attached keys\(\[([^]]*)\]\)",
                       lambda keys: "keys(%s)" % sorted(keys[1].split()), text)

@@ -116,6 +116,7 @@ CLIENT_COMMAND(lease);
 CLIENT_COMMAND(compact);
 CLIENT_COMMAND(endpoint);
 CLIENT_COMMAND(alarm);
+CLIENT_COMMAND(defrag);
 CLIENT_COMMAND(snapshot);
 CLIENT_COMMAND(inspect);
 

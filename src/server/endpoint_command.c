@@ -1,5 +1,5 @@
 /*
- * endpoint_command.c - t4 endpoint status, t4 endpoint health, t4 alarm list, t4 alarm disarm.
+ * endpoint_command.c - t4 endpoint status and health, t4 defrag, t4 alarm list and disarm.
  *
  * Runs on: the main thread.
  *
@@ -24,6 +24,17 @@ static const char alarm_usage[] =
     "\n"
     "Usage: t4 alarm list [--FLAG=VALUE]...\n"
     "       t4 alarm disarm [--FLAG=VALUE]...\n" CLIENT_HELP;
+
+static const char defrag_usage[] =
+    "t4 defrag - make the files of servers as small as their content\n"
+    "\n"
+    "Usage: t4 defrag [--FLAG=VALUE]...\n" CLIENT_HELP;
+
+void
+defrag_command_help(FILE *out)
+{
+    fputs(defrag_usage, out);
+}
 
 void
 endpoint_command_help(FILE *out)
@@ -78,19 +89,21 @@ look_at(void *arg, const char *endpoint)
     return true;
 }
 
+typedef int look_fn(struct round *r, struct client *c, const char *endpoint,
+                    struct error *error);
+
 static int
-look_at_all(struct client_session *s,
-            int (*look)(struct round *, struct client *, const char *, struct error *))
+look_at_all(struct client_session *s, look_fn *look, bool as_list)
 {
     struct round r = {.s = s, .look = look};
     struct error error = {0};
 
     s->queue = client_queue_new();
-    if (s->style.json)
+    if (as_list)
         fputs("[", stdout);
     if (client_each_endpoint(s, look_at, &r, &error) != T4_OK)
         return client_complain(s, &error, EXIT_USAGE);
-    if (s->style.json)
+    if (as_list)
         puts("]");
     return r.failed ? EXIT_FAILED : EXIT_OK;
 }
@@ -282,15 +295,14 @@ look_at_health(struct round *r, struct client *c, const char *endpoint,
 }
 
 static int
-endpoint_round(const char *command,
-               int (*look)(struct round *, struct client *, const char *, struct error *),
-               int argc, char *const *argv, char *const *environment)
+endpoint_round(const char *command, look_fn *look, int argc, char *const *argv,
+               char *const *environment)
 {
     struct client_session s;
     int status = begin(&s, command, usage, argc, argv, environment);
 
     if (status == EXIT_OK && !s.done)
-        status = look_at_all(&s, look);
+        status = look_at_all(&s, look, s.style.json);
     client_session_end(&s);
     return status;
 }
@@ -314,6 +326,40 @@ endpoint_command(int argc, char *const *argv, char *const *environment)
                                               {"health", run_health}};
 
     return run_subcommand("endpoint", table, 2, usage, argc, argv, environment);
+}
+
+/* --- defragmentation ------------------------------------------------------------------------ */
+
+static int
+defragment(struct round *r, struct client *c, const char *endpoint, struct error *error)
+{
+    Etcdserverpb__DefragmentRequest request = ETCDSERVERPB__DEFRAGMENT_REQUEST__INIT;
+    Etcdserverpb__DefragmentResponse *answer;
+    uint64_t began = now_ns();
+    int code = ask(r, c, "/etcdserverpb.Maintenance/Defragment", &request,
+                   &etcdserverpb__defragment_response__descriptor, &answer, error);
+
+    client_free_answer(answer);
+    if (code == 0)
+        printf("Finished defragmenting etcd member[%s]. took %.6fms\n", endpoint,
+               (double)(now_ns() - began) / 1e6);
+    else
+        fprintf(stderr, "Failed to defragment etcd member[%s] (%s)\n", endpoint,
+                error->message);
+    error->message[0] = '\0'; /* it is told */
+    return code;
+}
+
+int
+defrag_command(int argc, char *const *argv, char *const *environment)
+{
+    struct client_session s;
+    int status = begin(&s, "defrag", defrag_usage, argc, argv, environment);
+
+    if (status == EXIT_OK && !s.done)
+        status = look_at_all(&s, defragment, false);
+    client_session_end(&s);
+    return status;
 }
 
 /* --- alarms --------------------------------------------------------------------------------- */

@@ -43,6 +43,8 @@ static const struct {
      compact_command_help},
     {"endpoint", "what servers say of themselves (t4 endpoint status, health)",
      endpoint_command, endpoint_command_help},
+    {"defrag", "make the files of servers as small as their content", defrag_command,
+     defrag_command_help},
     {"alarm", "list or disarm alarms", alarm_command, alarm_command_help},
     {"snapshot", "a server's database as a file (t4 snapshot save, status)",
      snapshot_command, snapshot_command_help},
