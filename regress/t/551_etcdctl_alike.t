@@ -168,7 +168,6 @@ alarm list -w json
 alarm disarm
 defrag
 defrag -w json
-defrag x
 """
 MASKED = {"dbSize", "dbSizeInUse", "raftIndex", "raftTerm", "raftAppliedIndex", "raft_term",
           "took", "dbSizeQuota", "version", "storageVersion"}

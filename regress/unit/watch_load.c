@@ -11,46 +11,28 @@
 
 #include <grpc/byte_buffer.h>
 #include <grpc/byte_buffer_reader.h>
-#include <grpc/grpc.h>
-#include <grpc/grpc_security.h>
 #include <grpc/slice.h>
 
-#include "base/buffer.h"
 #include "base/memory.h"
+#include "client/client.h"
 #include "env/thread.h"
+#include "pb/etcd/rpc.pb-c.h"
 
 struct watch {
-    grpc_channel *channel;
-    grpc_call *call;
-    grpc_byte_buffer *response;
-    grpc_metadata_array initial;
+    struct client *client;
+    struct client_stream *stream;
     bool created;
     uint64_t events, responses;
 };
 
 struct watch_load {
-    grpc_completion_queue *queue;
+    struct client_queue
+        *queue; /* the main thread's, then the counting one's, then again */
     struct watch *watch;
     uint32_t n;
     uint64_t wanted; /* events of each */
     struct thread thread;
 };
-
-/* A channel with a connection of its own. */
-static grpc_channel *
-connect_one(const char *endpoint)
-{
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    grpc_arg own = {.type = GRPC_ARG_INTEGER};
-    grpc_channel_args args = {1, &own};
-    grpc_channel *channel;
-
-    own.key = (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL;
-    own.value.integer = 1;
-    channel = grpc_channel_create(endpoint, credentials, &args);
-    grpc_channel_credentials_release(credentials);
-    return channel;
-}
 
 /* Events of a response: fields 11; other fields are passed over. */
 static uint64_t
@@ -77,43 +59,45 @@ count_events(grpc_byte_buffer *response)
 }
 
 static void
-receive(struct watch *w, bool first)
+fail(const struct error *error)
 {
-    static const uint8_t everything[] = {0x0a, 6, 0x0a, 1, 0, 0x12, 1, 0};
-    grpc_slice message = grpc_slice_from_static_buffer(everything, sizeof everything);
-    grpc_byte_buffer *request = grpc_raw_byte_buffer_create(&message, 1);
-    grpc_op ops[4], *o = ops;
+    fprintf(stderr, "a watch has ended: %s\n", error->message);
+    exit(1);
+}
 
-    memset(ops, 0, sizeof ops);
-    o->op = GRPC_OP_RECV_MESSAGE;
-    (o++)->data.recv_message.recv_message = &w->response;
-    if (first) {
-        (o++)->op = GRPC_OP_SEND_INITIAL_METADATA;
-        o->op = GRPC_OP_SEND_MESSAGE;
-        (o++)->data.send_message.send_message = request;
-        o->op = GRPC_OP_RECV_INITIAL_METADATA;
-        (o++)->data.recv_initial_metadata.recv_initial_metadata = &w->initial;
-    }
-    grpc_call_start_batch(w->call, ops, (size_t)(o - ops), w, NULL);
-    grpc_byte_buffer_destroy(request);
+static void
+watch_everything(struct watch_load *l, struct watch *w, const char *endpoint)
+{
+    static uint8_t zero[1];
+    Etcdserverpb__WatchRequest request = ETCDSERVERPB__WATCH_REQUEST__INIT;
+    Etcdserverpb__WatchCreateRequest create = ETCDSERVERPB__WATCH_CREATE_REQUEST__INIT;
+    struct error error = {0};
+
+    create.key = create.range_end = (ProtobufCBinaryData){1, zero};
+    request.request_union_case =
+        ETCDSERVERPB__WATCH_REQUEST__REQUEST_UNION_CREATE_REQUEST;
+    request.create_request = &create;
+    if (client_make(l->queue, endpoint, &w->client, &error) != T4_OK ||
+        client_stream_open(w->client, "/etcdserverpb.Watch/Watch", CLIENT_FOREVER,
+                           &w->stream, &error) != 0 ||
+        client_stream_send(w->stream, &request, &error) != 0)
+        fail(&error);
 }
 
 static struct watch *
 take_response(struct watch_load *l)
 {
-    grpc_event e =
-        grpc_completion_queue_next(l->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-    struct watch *w = e.tag;
+    struct client_stream *stream = client_queue_next_stream(l->queue, CLIENT_FOREVER);
+    grpc_byte_buffer *response = client_stream_take(stream);
+    struct watch *w = client_stream_tag(stream);
 
-    if (w->response == NULL) {
-        fprintf(stderr, "a watch has ended\n");
-        exit(1);
-    }
-    w->events += count_events(w->response);
+    if (response == NULL)
+        fail(&(struct error){.message = "the server has nothing more to say"});
+    w->events += count_events(response);
     w->responses += w->created; /* all but the first */
     w->created = true;
-    grpc_byte_buffer_destroy(w->response);
-    receive(w, false);
+    grpc_byte_buffer_destroy(response);
+    client_stream_ask(stream, w);
     return w;
 }
 
@@ -131,24 +115,16 @@ count_main(void *arg)
 struct watch_load *
 watch_load_start(const char *endpoint, uint32_t n, uint64_t events)
 {
-    grpc_slice method = grpc_slice_from_static_string("/etcdserverpb.Watch/Watch");
     struct watch_load *l = mem_zalloc(sizeof *l);
 
-    grpc_init();
     l->n = n;
     l->wanted = events;
-    l->queue = grpc_completion_queue_create_for_next(NULL);
+    l->queue = client_queue_new();
     l->watch = mem_zalloc(n * sizeof *l->watch);
-    for (uint32_t i = 0; i < n; i++) {
-        struct watch *w = &l->watch[i];
-
-        w->channel = connect_one(endpoint);
-        w->call = grpc_channel_create_call(w->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-                                           l->queue, method, NULL,
-                                           gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-        grpc_metadata_array_init(&w->initial);
-        receive(w, true);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        watch_everything(l, &l->watch[i], endpoint);
+    for (uint32_t i = 0; i < n; i++)
+        client_stream_ask(l->watch[i].stream, &l->watch[i]);
     for (uint32_t i = 0; i < n; i++)
         take_response(l); /* created */
     thread_start(&l->thread, "watches", count_main, l);
@@ -165,27 +141,14 @@ uint64_t
 watch_load_end(struct watch_load *l)
 {
     uint64_t responses = 0;
-    grpc_event e;
 
     for (uint32_t i = 0; i < l->n; i++) {
         responses += l->watch[i].responses;
-        grpc_call_cancel(l->watch[i].call, NULL);
-        grpc_call_unref(l->watch[i].call);
-        grpc_channel_destroy(l->watch[i].channel);
+        client_stream_close(l->watch[i].stream);
+        client_free(l->watch[i].client);
     }
-    grpc_completion_queue_shutdown(l->queue);
-    do
-        e = grpc_completion_queue_next(l->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
-                                       NULL);
-    while (e.type != GRPC_QUEUE_SHUTDOWN);
-    grpc_completion_queue_destroy(l->queue);
-    for (uint32_t i = 0; i < l->n; i++) {
-        if (l->watch[i].response != NULL)
-            grpc_byte_buffer_destroy(l->watch[i].response);
-        grpc_metadata_array_destroy(&l->watch[i].initial);
-    }
+    client_queue_free(l->queue);
     mem_free(l->watch);
     mem_free(l);
-    grpc_shutdown();
     return responses;
 }

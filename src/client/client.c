@@ -76,13 +76,18 @@ tag_of_call(struct client_call *call)
     return (void *)((uintptr_t)call | 1);
 }
 
-/* One event.  *call: the call that came back, or NULL.  False: the time is over. */
+/*
+ * One event.  *call: the call that came back, or NULL; *receiver: the stream that has a message
+ * or has ended, or NULL.  False: the time is over.
+ */
 static bool
-next_event(struct client_queue *q, gpr_timespec until, struct client_call **call)
+next_event(struct client_queue *q, gpr_timespec until, struct client_call **call,
+           struct client_stream **receiver)
 {
     grpc_event e = grpc_completion_queue_next(q->core, until, NULL);
 
     *call = NULL;
+    *receiver = NULL;
     if (e.type != GRPC_OP_COMPLETE)
         return false;
     if ((uintptr_t)e.tag & 1) {
@@ -94,6 +99,7 @@ next_event(struct client_queue *q, gpr_timespec until, struct client_call **call
 
         op->done = true;
         op->good = e.success != 0;
+        *receiver = op->receiver;
     }
     return true;
 }
@@ -105,8 +111,9 @@ queue_wait(struct client_queue *q, const struct operation *op, uint64_t timeout_
 
     while (!op->done) {
         struct client_call *call;
+        struct client_stream *receiver;
 
-        if (!next_event(q, until, &call))
+        if (!next_event(q, until, &call, &receiver))
             return false;
     }
     return true;
@@ -116,11 +123,25 @@ struct client_call *
 client_queue_next(struct client_queue *q, uint64_t timeout_ns)
 {
     gpr_timespec until = deadline_in(timeout_ns);
+    struct client_stream *receiver;
     struct client_call *call;
 
-    while (next_event(q, until, &call))
+    while (next_event(q, until, &call, &receiver))
         if (call != NULL)
             return call;
+    return NULL;
+}
+
+struct client_stream *
+client_queue_next_stream(struct client_queue *q, uint64_t timeout_ns)
+{
+    gpr_timespec until = deadline_in(timeout_ns);
+    struct client_stream *receiver;
+    struct client_call *call;
+
+    while (next_event(q, until, &call, &receiver))
+        if (receiver != NULL)
+            return receiver;
     return NULL;
 }
 

@@ -76,6 +76,18 @@ int client_stream_receive(struct client_stream *s,
 bool client_stream_ended(const struct client_stream *s);
 void client_stream_close(struct client_stream *s); /* cancels what is under way */
 
+/*
+ * Many streams at a time, messages as bytes: each that was asked with client_stream_ask() comes
+ * off the queue once, when it has a message or has ended; NULL: none did within timeout_ns.  Nothing
+ * else may be waited for meanwhile: a stream that comes off the queue then is not told.
+ */
+void client_stream_ask(struct client_stream *s, void *tag);
+struct client_stream *client_queue_next_stream(struct client_queue *q,
+                                               uint64_t timeout_ns);
+void *client_stream_tag(const struct client_stream *s); /* as it was asked last */
+/* Its message, the caller's to destroy; NULL: the stream has ended. */
+grpc_byte_buffer *client_stream_take(struct client_stream *s);
+
 /* --- many calls at a time ------------------------------------------------------------------- */
 
 /* One call under way; its memory is the caller's until it was taken off the queue and ended. */

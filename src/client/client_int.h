@@ -15,6 +15,7 @@
 struct operation {
     bool done;
     bool good;
+    struct client_stream *receiver; /* it is this stream's wait for a message */
 };
 
 struct client {

@@ -24,6 +24,7 @@ struct client_stream {
     grpc_byte_buffer *received;
     struct operation begin, receive, end;
     bool receiving;
+    void *tag;
 };
 
 static void
@@ -113,33 +114,57 @@ client_stream_send_end(struct client_stream *s, struct error *error)
     return send_op(s, &op, error);
 }
 
+void
+client_stream_ask(struct client_stream *s, void *tag)
+{
+    grpc_op op;
+
+    memset(&op, 0, sizeof op);
+    op.op = GRPC_OP_RECV_MESSAGE;
+    op.data.recv_message.recv_message = &s->received;
+    s->received = NULL;
+    s->receiving = true;
+    batch(s, &op, 1, &s->receive);
+    s->receive.receiver = s;
+    s->tag = tag;
+}
+
+void *
+client_stream_tag(const struct client_stream *s)
+{
+    return s->tag;
+}
+
+grpc_byte_buffer *
+client_stream_take(struct client_stream *s)
+{
+    grpc_byte_buffer *message = s->received;
+
+    s->receiving = false;
+    s->received = NULL;
+    return message;
+}
+
 int
 client_stream_receive(struct client_stream *s, const ProtobufCMessageDescriptor *answer,
                       uint64_t timeout_ns, void *out, struct error *error)
 {
+    grpc_byte_buffer *received;
     void *message = NULL;
-    grpc_op op;
 
     memcpy(out, &message, sizeof message);
-    if (!s->receiving) {
-        memset(&op, 0, sizeof op);
-        op.op = GRPC_OP_RECV_MESSAGE;
-        op.data.recv_message.recv_message = &s->received;
-        s->received = NULL;
-        s->receiving = true;
-        batch(s, &op, 1, &s->receive);
-    }
+    if (!s->receiving)
+        client_stream_ask(s, NULL);
     if (!queue_wait(s->client->queue, &s->receive, timeout_ns)) {
         error_set(error, T4_E_TIMEOUT, "nothing came from %s in time",
                   s->client->endpoint);
         return CLIENT_TIMEOUT;
     }
-    s->receiving = false;
-    if (s->received == NULL)
+    received = client_stream_take(s);
+    if (received == NULL)
         return verdict(s, error);
-    message = unpack(s->received, answer);
-    grpc_byte_buffer_destroy(s->received);
-    s->received = NULL;
+    message = unpack(received, answer);
+    grpc_byte_buffer_destroy(received);
     memcpy(out, &message, sizeof message);
     if (message != NULL)
         return 0;
