@@ -410,6 +410,9 @@ class Generator:
         # Before: what lets watches catch up is refused under the alarm.
         steps = self.catch_up() + [self.alarm(0), status]
         steps += [self.alarm(1, kind, rnd.choice([0, 42])) for kind in kinds]
+        reads = api.TxnRequest(success=[api.RequestOp(request_range=api.RangeRequest(key=b"a"))])
+        steps += [call("KV/Txn", reads), call("KV/Txn", api.TxnRequest(
+            success=[api.RequestOp(request_txn=reads)]))]
         for _ in range(rnd.randint(3, 12)):
             made = rnd.choice([self.make_range, self.make_put, self.make_txn, self.make_delete,
                                self.make_lease, self.compact_request])()

@@ -360,6 +360,11 @@ node_txn_read_only(struct node *n, const struct txn_request *r, struct chain *ou
     enum etcd_error error;
 
     metric_add(&n->metrics, METRIC_REQUESTS_TXN, 1);
+    if (atomic_load_explicit(&n->alarm_corrupt, memory_order_relaxed) &&
+        txn_is_nested(r)) { /* etcd does not look into it and takes it for a write */
+        metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
+        return ETCD_CORRUPT;
+    }
     if (begin_read(n, &now, &header, &reader) != T4_OK)
         return ETCD_READ_FAILED;
     txn = txn_new(now.index);

@@ -32,6 +32,8 @@ enum etcd_error txn_validate_txn(const struct txn_request *r, uint32_t max_ops);
 bool txn_is_read_only(const struct txn_request *r);
 /* True if it is read-only and all its ranges are serializable. */
 bool txn_is_serializable(const struct txn_request *r);
+/* True if there is a transaction in it. */
+bool txn_is_nested(const struct txn_request *r);
 /* True if it contains a put anywhere, taken or not (refused under NOSPACE). */
 bool txn_has_put(const struct txn_request *r);
 /* True if it reads or deletes a range (may take long: evaluated on a worker). */

@@ -127,6 +127,12 @@ is_put(const struct operation *op)
 }
 
 static bool
+is_txn(const struct operation *op)
+{
+    return op->kind == OPERATION_TXN;
+}
+
+static bool
 is_not_serializable_range(const struct operation *op)
 {
     return op->kind != OPERATION_RANGE || !op->range.serializable;
@@ -162,6 +168,12 @@ bool
 txn_is_serializable(const struct txn_request *r)
 {
     return !any_operation(r, is_not_serializable_range);
+}
+
+bool
+txn_is_nested(const struct txn_request *r)
+{
+    return any_operation(r, is_txn);
 }
 
 bool
