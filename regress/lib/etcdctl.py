@@ -5,8 +5,7 @@ line and the exit status; commands that run until they are interrupted (Followin
 
 Entry points: Comparison (run(), lines(), same()), Side, Following, wait_for().
 
-A command line may have the text for standard input behind " << "; {name} in it is a lease that
-"grant name" asked for, or one of the side's values.
+Command lines are written as in commandlines.py; {name} in one may also be one of the side's values.
 
 Threads: a reader of its own per Following; the rest is the caller's.
 
@@ -24,6 +23,7 @@ import subprocess
 import threading
 import time
 
+import commandlines
 import t4test
 
 SECONDS = 20
@@ -184,16 +184,8 @@ class Comparison:
         self.same(line if not stdin else "%s << %r" % (line, stdin), results)
 
     def lines(self, text):
-        # A quoted value may go over two lines: join what shlex cannot take alone.
-        line = ""
-        for part in text.strip("\n").split("\n"):
-            line = line + "\n" + part if line else part
-            try:
-                shlex.split(line.partition(" << ")[0])
-            except ValueError:
-                continue
+        for line in commandlines.each(text):
             self.run(line)
-            line = ""
 
 
 def wait_for(side, line, good):

@@ -20,90 +20,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
+import commandlines as alike  # noqa: E402
 from etcdctl import SECONDS, Comparison, Following, wait_for  # noqa: E402
 
 TAP = t4test.Tap()
 
 # Command lines that run one after the other; {name} is a lease that "grant name" asked for.
 # A line may have the text for standard input behind " << ".
-WRITES = r"""
-put a 1
-put a 2 --prev-kv
-put a/1 one
-put a/2 two
-put a/3 three
-put b ''
-put 'key with spaces' 'a value
-of two lines'
-put from-stdin << the value comes from standard input
-put -- -dash -value
-put --ignore-value a --prev-kv
-put a 3 --ignore-value
-put --ignore-value missing
-put --ignore-lease missing v
-put '' v
-put
-put a b c --prev-kv
-put a 4 -w json
-put a 5 --prev-kv -w json
-put a 6 --prev-kv -w fields
-"""
-
-READS = r"""
-get a
-get missing
-get ''
-get
-get a --hex
-get a -w json
-get a -w fields
-get missing -w json
-get missing -w fields
-get a/ --prefix
-get a/ --prefix --keys-only
-get a/ --prefix --print-value-only
-get '' --prefix
-get '' --prefix --keys-only
-get '' --from-key --keys-only
-get a/2 --from-key
-get a/1 a/3
-get a/3 a/1
-get a/ --prefix --limit=2
-get a/ --prefix --limit=2 -w json
-get a/ --prefix --limit=2 -w fields
-get a/ --prefix --order=DESCEND
-get a/ --prefix --order=ASCEND
-get a/ --prefix --order=WRONG
-get a/ --prefix --sort-by=KEY --order=DESCEND
-get a/ --prefix --sort-by=CREATE --order=DESCEND
-get a/ --prefix --sort-by=MODIFY
-get a/ --prefix --sort-by=VALUE --limit=1
-get a/ --prefix --sort-by=VERSION --limit=10 --keys-only
-get a/ --prefix --sort-by=WRONG
-get a --rev=2
-get a --rev=1
-get a --rev=1000000
-get a --rev=-1
-get a/ --prefix --rev=5 -w fields
-get a --consistency=s
-get a --consistency=l
-get a --consistency=x
-get a --prefix --from-key
-get a --print-value-only -w json
-get a/ --prefix --hex
-get a/ --prefix --keys-only -w json
-get 'key with spaces'
-"""
-
-READS_36 = r"""
-get a --count-only
-get '' --prefix --count-only
-get '' --prefix --count-only -w fields
-get '' --prefix --count-only -w json
-get '' --prefix --min-mod-rev=4 --max-mod-rev=6
-get '' --prefix --min-create-rev=4 --max-create-rev=5 --keys-only
-"""
-
 # Every form of output, of every command that has one; the hash of the keys so far.
 FORMS = r"""
 get a -w table
@@ -188,93 +111,6 @@ member list --consistency=l -w json
 member list --consistency=x
 del r/1 r/3 --range
 del r/ --range
-"""
-
-DELETES = r"""
-put d/1 x
-put d/2 y
-put d/3 z
-put e/1 z
-del missing
-del d/1
-del d/2 --prev-kv
-del d/3 --prev-kv -w json
-put d/1 x
-put d/2 y
-del d/ --prefix --prev-kv
-del d/ --prefix
-put z1 1
-put z2 2
-del z1 --from-key --prev-kv -w fields
-put d/1 x
-put d/2 y
-del d/1 d/2
-del d/2 d/1
-del ''
-del
-get '' --prefix --keys-only
-"""
-
-TXNS = r"""
-txn << value("a") = "6"\n\nput t yes\nget t\n\nput t no\n\n
-txn << value("a") = "wrong"\n\nput t yes\n\nput t no\nget t\ndel t\n\n
-txn -i << mod("missing") = "0"\n\nput t2 made\nget a/ --prefix\n\n\n
-txn << create("t2") > "1"\nversion("t2") < "2"\n\ndel a/ --prefix --prev-kv\nget a/ --prefix\n\n\n
-txn -w json << \nput t3 1\nget t3\n\n\n
-txn -w fields << \nput t3 1\nget t3\n\n\n
-txn << \nput t3 1\nput t3 2\n\n\n
-txn << nonsense\n\n
-txn --hex << \nget t3\n\n\n
-get t --print-value-only
-"""
-
-LEASES = r"""
-lease list
-grant one 1000
-grant two 5000 -w json
-lease grant x
-lease grant
-lease grant 90000000000
-put l/1 v --lease={one}
-put l/2 v --lease={one}
-put l/3 v --lease={two}
-put l/3 v --lease=1234
-put l/1 w --ignore-lease
-put l/1 w --ignore-lease --lease={one}
-get l/ --prefix -w json
-lease timetolive {one}
-lease timetolive {one} --keys
-lease timetolive {one} --keys -w json
-lease timetolive {two} --keys -w fields
-lease timetolive 1234
-lease list
-lease list -w json
-lease keep-alive {one} --once
-lease keep-alive 1234 --once
-lease keep-alive {two} --once -w json
-lease revoke {one}
-lease revoke {one}
-lease revoke {two} -w json
-lease revoke zz
-get l/ --prefix
-lease list
-"""
-
-COMPACTIONS = r"""
-put c 1
-put c 2
-put c 3
-compaction 1000000
-compaction 5
-compaction 5
-compaction 3
-get c --rev=2
-compaction 8 --physical
-compaction 9 -w json
-compaction
-compaction x
-get a --rev=5
-get a --rev=9
 """
 
 # With the alarms that the heading of each part says.
@@ -719,8 +555,8 @@ def main():
     for version, binary in binaries:
         with t4test.reference().start() as reference, t4test.subject().start() as subject:
             comparison = AllCommands(TAP, version, binary, [reference, subject])
-            comparison.lines(WRITES)
-            comparison.lines(READS)
+            comparison.lines(alike.WRITES)
+            comparison.lines(alike.READS)
             comparison.lines(FORMS)
             comparison.protobufs()
             comparison.snapshots()
@@ -735,16 +571,16 @@ def main():
                 if is_t4:
                     comparison.refusals(T4_ONLY_36)
             if not version.startswith("3.4."):
-                comparison.lines(READS_36)
-            comparison.lines(DELETES)
-            comparison.lines(TXNS)
-            comparison.lines(LEASES)
+                comparison.lines(alike.READS_36)
+            comparison.lines(alike.DELETES)
+            comparison.lines(alike.TXNS)
+            comparison.lines(alike.LEASES)
             comparison.lines(CLUSTER)
             comparison.alarms()
             comparison.watches()
             comparison.locks()
             comparison.elections()
-            comparison.lines(COMPACTIONS)
+            comparison.lines(alike.COMPACTIONS)
             comparison.compacted_watch()
             comparison.lines(LOCKS)
             comparison.keep_alive()
