@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "bolt/layout.h"
+#include "chance.h"
 #include "fmt/record.h"
 #include "memory_file.h"
 #include "snapshot/restore_int.h"
@@ -134,15 +135,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 }
 
 /* --- alone ------------------------------------------------------------------------------- */
-
-static uint64_t chance_state;
-
-static uint64_t
-chance(uint64_t n)
-{
-    chance_state = chance_state * 6364136223846793005u + 1442695040888963407u;
-    return (chance_state >> 33) % n;
-}
 
 static void
 put(struct bolt_writer *w, const void *key, size_t key_len, const void *value, size_t n)

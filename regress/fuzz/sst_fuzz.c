@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "chance.h"
 #include "fmt/record.h"
 #include "sst/sst.h"
 
@@ -249,15 +250,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 }
 
 /* --- alone ------------------------------------------------------------------------------- */
-
-static uint64_t chance_state;
-
-static uint64_t
-chance(uint64_t n)
-{
-    chance_state = chance_state * 6364136223846793005u + 1442695040888963407u;
-    return (chance_state >> 33) % n;
-}
 
 /* A few records, now and then enough for a second block. */
 static void

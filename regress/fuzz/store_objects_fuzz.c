@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "chance.h"
 #include "codec/codec.h"
 #include "fmt/archive.h"
 #include "fmt/entry.h"
@@ -157,15 +158,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 }
 
 /* --- alone ------------------------------------------------------------------------------- */
-
-static uint64_t chance_state;
-
-static uint64_t
-chance(uint64_t n)
-{
-    chance_state = chance_state * 6364136223846793005u + 1442695040888963407u;
-    return (chance_state >> 33) % n;
-}
 
 static void
 make_segment(struct buffer *out)
