@@ -52,11 +52,11 @@ class Pair:
         history = self.history
         first = max(1, history.compacted + (not self.fresh))
         wrong = []
-        for revision in [0] + list(range(first, history.revision + 1)):
+        for revision in [-1, 0] + list(range(first, history.revision + 1)):
             ours, theirs = [historytest.hash_kv(c, revision) for c in self.clients]
             if ours != theirs:
                 wrong.append("at %d: t4 %s, etcd %s" % (revision, ours, theirs))
-        TAP.ok(not wrong, "%s: %d hashes agree" % (name, history.revision - first + 2),
+        TAP.ok(not wrong, "%s: %d hashes agree" % (name, history.revision - first + 3),
                *wrong[:5])
         for revision in (history.compacted - 1, history.revision + 1):
             if revision > 0:

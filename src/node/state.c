@@ -236,7 +236,7 @@ hash_kv(struct work *w, int64_t revision, struct node_kv_hash *out)
         return ETCD_FUTURE_REVISION;
     if (revision < 0) { /* as in etcd: of nothing */
         out->revision = revision;
-        out->compacted = w->now.compacted > 0 ? w->now.compacted : -1;
+        out->compacted = w->now.compacted;
         out->hash = history_hash_of_none();
         return ETCD_OK;
     }
