@@ -49,9 +49,11 @@ class Side:
         member = client.member_list().members[0]
         client.close()
         self.names = [(server.address, "ENDPOINT")]
+        self.ids = []
         for number, name in ((header.cluster_id, "CLUSTER"), (header.member_id, "MEMBER")):
+            self.names.append(("%d" % number, name))
             # One in sixteen is shorter than 16 digits, and padded by some commands.
-            self.names += [(form % number, name) for form in ("%d", "%016x", "%16x", "%x")]
+            self.ids.append((re.compile(r"( ?) *(?<![0-9a-f])0*%x\b" % number), r"\1" + name))
         self.names += [(url, "PEER") for url in member.peerURLs]
         self.values = {"member": "%x" % header.member_id, "peer": member.peerURLs[0]}
         if member.name:
@@ -83,6 +85,8 @@ class Side:
     def tidy(self, text):
         for number, name in self.names:
             text = text.replace(number, name)
+        for number, name in self.ids:
+            text = number.sub(name, text)
         for name, lease in self.leases.items():
             text = text.replace(lease, "LEASE_" + name)
             text = text.replace(str(int(lease, 16)), "LEASE_" + name)
