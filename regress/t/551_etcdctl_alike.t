@@ -124,7 +124,9 @@ class Side:
         text = re.sub(r'"(cluster_id|member_id|leader)":\d+', r'"\1":N', text)
         for key in MASKED if line.startswith("endpoint") else {"raft_term"}:
             text = re.sub(r'"%s":("[^"]*"|[0-9]+)' % key, '"%s":M' % key, text)
-        return re.sub(r'"ttl":\d{3,}', '"ttl":N', text)
+        text = re.sub(r'"ttl":\d{3,}', '"ttl":N', text)
+        # The keys of a lease come in any order.
+        return re.sub(r'"keys":\[(.*?)\]', lambda keys: '"keys":%s' % sorted(keys[1].split(",")), text)
 
     def tidy(self, line, text):
         text = text.replace(self.server.address, "ENDPOINT").replace("http://", "")
