@@ -7,8 +7,9 @@
 #    headers only.
 # 2. The same from the objects: no folder calls a function of a folder it may not include, and
 #    pure folders do not ask the system for time, files, threads or chance.
-# 3. A plugin exports its entry point and nothing else; the server exports nothing.
-# 4. Every header compiles alone, the public one also as C99 and C++11.
+# 3. A plugin exports its entry point and nothing else; the server exports nothing; libt4.so and
+#    libt4.a have the functions that t4.h declares.
+# 4. Every header compiles alone, the public ones also as C99 and C++11, pedantically.
 # Each rule is first tried on a small tree that breaks it.
 #
 # SPDX-License-Identifier: Apache-2.0
@@ -113,6 +114,8 @@ sub source_problems {
             my $here = "src/$name:$line";
             if ($what =~ m{(?:^|/)\.\.?(?:/|$)}) {
                 push @problems, "$here: include of $what climbs through folders";
+            } elsif ($folder eq 'include' && -f "$root/src/include/$what") {
+                next; # installed side by side
             } elsif ($kind eq '<') {
                 push @problems, "$here: $folder is pure and includes <$what>"
                     if $rule->{$folder}{pure} && !$ISO{$what} && $what !~ /(?:intrin|cpuid)\.h$/;
@@ -195,7 +198,7 @@ sub exported {
 sub compile_problem {
     my ($root, $header, $compiler, $language, $standard) = @_;
     my @pb = defined $build_dir ? ("-I$build_dir/src", '-iquote', "$build_dir/src/pb") : ();
-    my @command = ($compiler, '-x', $language, "-std=$standard", '-fsyntax-only', '-Wall',
+    my @command = ($compiler, '-x', $language, "-std=$standard", '-fsyntax-only', '-Wall', ($standard eq 'gnu11' ? () : ('-pedantic', '-Werror')),
         '-Wno-pragma-once-outside-header', '-D_GNU_SOURCE', "-I$root/src", @pb, $header);
     my $pid = open my $out, '-|';
     if (!$pid) {
@@ -285,6 +288,13 @@ if (defined $build_dir) {
         is_deeply([ exported($plugin) ], ['t4_plugin_v1'],
             substr($plugin, length "$build_dir/") . ' exports its entry point only');
     }
+    my %declared = map { ($_ => 1) } join('', slurp_lines("$src_dir/src/include/t4.h")) =~
+        /^T4_API[^;]*?\b(t4_\w+)\(/gm;
+    ok(keys %declared > 30, 't4.h declares functions');
+    is_deeply([ exported("$build_dir/libt4.so") ], [ sort keys %declared ],
+        'libt4.so exports the functions of t4.h only');
+    is_deeply([ sort map { (split ' ')[0] } grep { / [TDBRV] / } `nm -g -P --defined-only $build_dir/libt4.a` ],
+        [ sort keys %declared ], 'libt4.a, too');
     my @names = -x "$build_dir/t4" ? grep { /^t4_|_(?:open|create|new)$/ } exported("$build_dir/t4") : ();
     is_deeply(\@names, [], 'the server exports none of its functions');
 } else {
@@ -293,12 +303,12 @@ if (defined $build_dir) {
 
 my @headers = grep { !m{/src/pb/} } files_below("$src_dir/src", qr/\.h$/);
 none('every header compiles alone', map { compile_problem($src_dir, $_, $cc, 'c', 'gnu11') } @headers);
-my $public = "$src_dir/src/include/t4_plugin.h";
-none('t4_plugin.h compiles as C99', compile_problem($src_dir, $public, $cc, 'c', 'c99'));
+my @public = map { "$src_dir/src/include/$_" } qw(t4_plugin.h t4.h);
+none('the public ones also as C99', map { compile_problem($src_dir, $_, $cc, 'c', 'c99') } @public);
 SKIP: {
     skip("no C++ compiler ($cxx); Debian package g++", 1)
         unless grep { -x "$_/$cxx" } split /:/, $ENV{PATH};
-    none('t4_plugin.h compiles as C++11', compile_problem($src_dir, $public, $cxx, 'c++', 'c++11'));
+    none('and as C++11', map { compile_problem($src_dir, $_, $cxx, 'c++', 'c++11') } @public);
 }
 
 done_testing();

@@ -1,5 +1,5 @@
 /*
- * log.c - the process's log: composes one line and hands it to one write(2).  See log.h.
+ * log.c - composes one line and hands it to one write(2), or to the thread's sink.  See log.h.
  *
  * Text:  2026-11-21T01:23:45.678Z INFO message key=value key="value with blanks"
  * JSON:  {"time":"2026-11-21T01:23:45.678Z","level":"info","message":"...","key":"value"}
@@ -32,6 +32,7 @@
 
 static _Atomic int log_level = LOG_LEVEL_INFO;
 static _Atomic int log_format = LOG_FORMAT_TEXT;
+static _Thread_local const struct log_sink *thread_sink; /* NULL: the process's log */
 
 struct line {
     char data[LINE_MAX_BYTES];
@@ -46,9 +47,26 @@ log_configure(enum log_level level, enum log_format format)
     atomic_store(&log_format, format);
 }
 
+const struct log_sink *
+log_set_sink(const struct log_sink *sink)
+{
+    const struct log_sink *before = thread_sink;
+
+    thread_sink = sink;
+    return before;
+}
+
+const struct log_sink *
+log_get_sink(void)
+{
+    return thread_sink;
+}
+
 bool
 log_enabled(enum log_level level)
 {
+    if (thread_sink != NULL)
+        return thread_sink->write != NULL && level <= thread_sink->level;
     return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
@@ -196,6 +214,14 @@ put_pair(struct line *l, bool json, const char *key, const char *value)
     }
 }
 
+/* A sink takes text, whatever the process's log is. */
+static bool
+writes_json(void)
+{
+    return thread_sink == NULL &&
+           atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+}
+
 static void
 begin(struct line *l, bool json, enum log_level level, const char *message)
 {
@@ -207,6 +233,10 @@ begin(struct line *l, bool json, enum log_level level, const char *message)
 
     l->len = 0;
     l->full = false;
+    if (thread_sink != NULL) {
+        put_escaped(l, message, false, false);
+        return;
+    }
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
     snprintf(stamp, sizeof stamp, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
@@ -230,11 +260,16 @@ begin(struct line *l, bool json, enum log_level level, const char *message)
 
 /* Nobody can be told that the log cannot be written: what does not go out is dropped. */
 static void
-finish(struct line *l, bool json)
+finish(struct line *l, bool json, enum log_level level)
 {
     const char *p = l->data;
     ssize_t n;
 
+    if (thread_sink != NULL) {
+        l->data[l->len] = '\0';
+        thread_sink->write(thread_sink->arg, level, l->data);
+        return;
+    }
     put_closing(l, json ? "}\n" : "\n");
     while (l->len > 0) {
         n = write(STDERR_FILENO, p, l->len);
@@ -250,8 +285,7 @@ finish(struct line *l, bool json)
 void
 log_write(enum log_level level, const char *message, ...)
 {
-    bool json =
-        atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+    bool json = writes_json();
     int saved = errno;
     struct line l;
     const char *key;
@@ -267,15 +301,14 @@ log_write(enum log_level level, const char *message, ...)
         put_pair(&l, json, key, value != NULL ? value : "");
     }
     va_end(ap);
-    finish(&l, json);
+    finish(&l, json, level);
     errno = saved;
 }
 
 void
 log_printf(enum log_level level, const char *format, ...)
 {
-    bool json =
-        atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+    bool json = writes_json();
     int saved = errno;
     char message[2048];
     struct line l;
@@ -287,6 +320,6 @@ log_printf(enum log_level level, const char *format, ...)
     vsnprintf(message, sizeof message, format, ap);
     va_end(ap);
     begin(&l, json, level, message);
-    finish(&l, json);
+    finish(&l, json, level);
     errno = saved;
 }

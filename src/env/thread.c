@@ -17,6 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/memory.h"
+
 static void
 check(int rc, const char *what)
 {
@@ -67,15 +70,34 @@ condition_wait_for(struct condition *c, struct mutex *m, uint64_t ns)
     return pthread_cond_timedwait(&c->c, &m->m, &until) != ETIMEDOUT;
 }
 
+struct start {
+    void *(*fn)(void *);
+    void *arg;
+    const struct log_sink *sink; /* of whoever started it */
+};
+
+static void *
+thread_main(void *arg)
+{
+    struct start s = *(struct start *)arg;
+
+    mem_free(arg);
+    log_set_sink(s.sink);
+    return s.fn(s.arg);
+}
+
 void
 thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg)
 {
+    struct start *s = mem_alloc(sizeof *s);
     sigset_t all, before;
+
+    *s = (struct start){fn, arg, log_get_sink()};
 
     /* Signals are the main thread's business; a thread inherits the mask. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    check(pthread_create(&t->t, NULL, fn, arg), "cannot create a thread");
+    check(pthread_create(&t->t, NULL, thread_main, s), "cannot create a thread");
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_setname_np(t->t, name);
 }

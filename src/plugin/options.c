@@ -22,6 +22,11 @@
 #define MAX_NAME 64
 #define MAX_TEXT 65536
 
+/* "setting lmdb." or "option ": what stands before an option's name in words. */
+#define BEFORE_NAME(plugin)                                                              \
+    (plugin) != NULL ? "setting " : "option ", (plugin) != NULL ? (plugin) : "",         \
+        (plugin) != NULL ? "." : ""
+
 struct unit {
     const char *name;
     int64_t factor;
@@ -147,9 +152,10 @@ parse_one(const char *plugin, const struct t4_option *o, const char *text, bool 
             good = false;
     }
     if (!good) {
-        error_set(error, T4_E_INVALID, "setting %s.%s: %s%s%s%s is not possible", plugin,
-                  o->name, given ? "" : "its own default ", secret ? "" : "\"",
-                  secret ? "the given value" : text, secret ? "" : "\"");
+        error_set(error, T4_E_INVALID, "%s%s%s%s: %s%s%s%s is not possible",
+                  BEFORE_NAME(plugin), o->name, given ? "" : "its own default ",
+                  secret ? "" : "\"", secret ? "the given value" : text,
+                  secret ? "" : "\"");
         error_hint(error, "it takes %s%s", type_form(o->type),
                    range_text(o, range, sizeof range));
         return T4_E_INVALID;
@@ -191,8 +197,11 @@ refuse_unknown(const char *plugin, const struct t4_option *options, size_t n,
 {
     const struct t4_option *nearest = NULL;
 
-    error_set(error, T4_E_INVALID, "plugin \"%s\" has no setting \"%.*s\"", plugin,
-              MAX_NAME, name);
+    if (plugin == NULL)
+        error_set(error, T4_E_INVALID, "there is no option \"%.*s\"", MAX_NAME, name);
+    else
+        error_set(error, T4_E_INVALID, "plugin \"%s\" has no setting \"%.*s\"", plugin,
+                  MAX_NAME, name);
     for (size_t i = 0; i < n; i++)
         if (nearest == NULL ||
             distance(name, options[i].name) < distance(name, nearest->name))
@@ -200,7 +209,8 @@ refuse_unknown(const char *plugin, const struct t4_option *options, size_t n,
     if (nearest == NULL)
         error_hint(error, "this plugin has no settings at all: leave it out");
     else
-        error_hint(error, "the nearest is %s.%s: %s", plugin, nearest->name,
+        error_hint(error, "the nearest is %s%s%s: %s", plugin != NULL ? plugin : "",
+                   plugin != NULL ? "." : "", nearest->name,
                    nearest->doc != NULL ? nearest->doc : type_form(nearest->type));
     return T4_E_INVALID;
 }
@@ -226,7 +236,7 @@ check_settings(const char *plugin, const struct t4_option *options, size_t n_opt
         if (o == n_options)
             return refuse_unknown(plugin, options, n_options, settings[i].name, error);
         if (find_setting(settings, i, settings[i].name) != NULL) {
-            error_set(error, T4_E_INVALID, "setting %s.%s is given twice", plugin,
+            error_set(error, T4_E_INVALID, "%s%s%s%s is given twice", BEFORE_NAME(plugin),
                       settings[i].name);
             error_hint(error, "keep one of them");
             return T4_E_INVALID;
@@ -267,8 +277,8 @@ options_parse(const char *plugin, const struct t4_option *options, size_t n_opti
             goto fail_values;
         }
         if (s == NULL && (o->flags & T4_OPTION_REQUIRED)) {
-            st = error_set(error, T4_E_INVALID, "setting %s.%s is missing", plugin,
-                           o->name);
+            st = error_set(error, T4_E_INVALID, "%s%s%s%s is missing",
+                           BEFORE_NAME(plugin), o->name);
             error_hint(error, "it takes %s; %s", type_form(o->type),
                        o->doc != NULL ? o->doc : "it has no default");
             goto fail_values;

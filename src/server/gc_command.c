@@ -17,7 +17,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "env/env.h"
-#include "server/built_in_store.h"
+#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 

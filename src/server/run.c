@@ -31,12 +31,10 @@
 #include "api/grpc/grpc.h"
 #include "api/http/http.h"
 #include "api/listen/listen.h"
+#include "backends/backends.h"
 #include "base/log.h"
 #include "env/env.h"
 #include "node/node.h"
-#include "object/object.h"
-#include "plugin/plugin.h"
-#include "server/built_in_store.h"
 #include "server/descriptors.h"
 #include "server/from_snapshot.h"
 #include "server/options.h"
@@ -56,9 +54,7 @@ struct server {
     struct listen *listen;
     uint32_t max_connections;
     struct http_server *http;
-    struct plugin *plugin; /* NULL with the memory engine */
-    struct t4_engine_ops engine_ops;
-    struct object_store *store;
+    struct backends backends;
     struct node *node;
     struct grpc_api *api;
 };
@@ -320,52 +316,27 @@ start_http(struct server *s, struct error *error)
 }
 
 static t4_status
-load_engine(struct server *s, struct error *error)
+open_backends(struct server *s, struct error *error)
 {
     const struct run_options *o = &s->options;
+    struct backends_options options = {
+        .data_dir = o->data_dir,
+        .plugin_dir = o->plugin_dir,
+        .storage_engine = o->storage_engine,
+        .engine_settings = o->settings,
+        .n_engine_settings = o->n_settings,
+        .object_store = o->object_store,
+        .store_settings = o->store_settings,
+        .n_store_settings = o->n_store_settings,
+    };
     t4_status st;
 
-    if (strcmp(o->storage_engine, "memory") == 0)
-        return T4_OK;
     set_state(s, HTTP_STARTING, "loading the storage engine's plugin");
-    st = plugin_load(o->plugin_dir, o->storage_engine, o->settings, o->n_settings,
-                     &s->plugin, error);
+    st = backends_load_engine(&s->backends, &options, error);
     if (st != T4_OK)
         return st;
-    return plugin_role(s->plugin, T4_ROLE_ENGINE, o->storage_engine, &s->engine_ops,
-                       sizeof s->engine_ops, error);
-}
-
-static t4_status
-open_built_in_store(struct server *s, const struct object_options *options,
-                    struct error *error)
-{
-    struct env *env = options->env;
-    struct buffer url = {0};
-    t4_status st = env->mkdir(env->state, s->options.data_dir, error);
-
-    if (st != T4_OK)
-        return error_hint(error, "create the directory or give another --data-dir");
-    st = built_in_store_url(s->options.data_dir, &url, error);
-    if (st == T4_OK)
-        st = object_open((const char *)url.data, options, &s->store, error);
-    buffer_free(&url);
-    return st;
-}
-
-static t4_status
-open_store(struct server *s, struct error *error)
-{
-    const struct run_options *o = &s->options;
-    struct object_options options = {.env = env_posix(),
-                                     .plugin_dir = o->plugin_dir,
-                                     .settings = o->store_settings,
-                                     .n_settings = o->n_store_settings};
-
     set_state(s, HTTP_STARTING, "opening the object store");
-    if (o->object_store == NULL)
-        return open_built_in_store(s, &options, error);
-    return object_open(o->object_store, &options, &s->store, error);
+    return backends_open_store(&s->backends, &options, error);
 }
 
 static t4_status
@@ -381,9 +352,9 @@ open_node(struct server *s, struct error *error)
     options.name = o->node_id;
     options.advertise_urls = o->advertise_client_urls;
     options.engine_name = o->storage_engine;
-    if (s->plugin != NULL) {
-        options.engine_ops = &s->engine_ops;
-        options.engine_plugin = plugin_state(s->plugin);
+    if (s->backends.engine_plugin != NULL) {
+        options.engine_ops = &s->backends.engine_ops;
+        options.engine_plugin = plugin_state(s->backends.engine_plugin);
     }
     options.moved = o->moved != 0;
     options.segment_bytes = (uint64_t)o->segment_max_size_mb * MIB;
@@ -398,7 +369,7 @@ open_node(struct server *s, struct error *error)
     options.auto_compaction_retention = (uint64_t)o->auto_compaction_retention;
     options.fatal = fatal;
     options.fatal_arg = s;
-    options.store = s->store;
+    options.store = s->backends.store;
     options.store_is_built_in = o->object_store == NULL;
     options.commit_rule =
         o->wal_sync_upload && !options.store_is_built_in ? RULE_OBJECT : RULE_LOCAL;
@@ -514,10 +485,7 @@ stop(struct server *s)
         http_set_node(s->http, NULL);
     if (s->node != NULL)
         node_close(s->node);
-    if (s->store != NULL)
-        object_close(s->store);
-    if (s->plugin != NULL)
-        plugin_unload(s->plugin);
+    backends_close(&s->backends);
     if (s->http != NULL)
         http_remove_metrics(s->http, listen_render_metrics);
     listen_stop(s->listen);
@@ -533,12 +501,10 @@ start(struct server *s, struct error *error)
         return st;
     let_signals_exit(&s->options, EXIT_OK, "stopped while starting\n",
                      "{\"level\":\"info\",\"message\":\"stopped while starting\"}\n");
-    st = load_engine(s, error);
-    if (st == T4_OK)
-        st = open_store(s, error);
+    st = open_backends(s, error);
     if (st == T4_OK && s->options.from_snapshot != NULL) {
         set_state(s, HTTP_STARTING, "restoring the snapshot");
-        st = from_snapshot(&s->options, s->store, error);
+        st = from_snapshot(&s->options, s->backends.store, error);
     }
     if (st == T4_OK)
         st = open_node(s, error);

@@ -21,7 +21,7 @@
 #include "fmt/archive.h"
 #include "fmt/entry.h"
 #include "object/object.h"
-#include "server/built_in_store.h"
+#include "backends/built_in_store.h"
 #include "server/http_get.h"
 #include "server/options.h"
 #include "server/run.h"

@@ -23,7 +23,7 @@
 #include "base/memory.h"
 #include "move/move.h"
 #include "node/node.h"
-#include "server/built_in_store.h"
+#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 

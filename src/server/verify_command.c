@@ -19,7 +19,7 @@
 #include "base/report.h"
 #include "env/env.h"
 #include "object/object.h"
-#include "server/built_in_store.h"
+#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 #include "verify/verify.h"

@@ -3,8 +3,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#ifndef SERVER_BUILT_IN_STORE_H
-#define SERVER_BUILT_IN_STORE_H
+#ifndef BACKENDS_BUILT_IN_STORE_H
+#define BACKENDS_BUILT_IN_STORE_H
 
 #include "base/buffer.h"
 #include "base/error.h"

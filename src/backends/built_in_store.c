@@ -7,7 +7,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "server/built_in_store.h"
+#include "backends/built_in_store.h"
 
 #include <errno.h>
 #include <stdio.h>
