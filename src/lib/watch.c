@@ -115,6 +115,18 @@ set_ended(struct t4_watch *w, t4_status status, const char *message, const char 
     lib_fail(&w->why, status, message, hint);
 }
 
+static t4_status
+fail_compacted(t4_error *error, int64_t compacted)
+{
+    char text[120];
+
+    snprintf(text, sizeof text,
+             "the revision to watch from was compacted: the compacted revision is %lld",
+             (long long)compacted);
+    return lib_fail(error, T4_E_COMPACTED, text,
+                    "read the keys anew and watch from the revision behind that");
+}
+
 /* A message of the hub that says that the watcher is over. */
 static void
 set_canceled(struct t4_watch *w, const struct watch_answer *answer)
@@ -363,6 +375,20 @@ open_watch(struct t4_watch *w, const struct watch_create *create, t4_error *erro
     return status;
 }
 
+/*
+ * The hub answers the create of such a watch, too, and tells the end afterwards; a compaction from
+ * now on ends the watch in that way.
+ */
+static t4_status
+check_start(t4_db *db, int64_t start, t4_error *error)
+{
+    struct node_status now;
+
+    node_status(db->node, &now);
+    return start < now.compacted_revision ? fail_compacted(error, now.compacted_revision)
+                                          : T4_OK;
+}
+
 t4_status
 t4_watch_open(t4_db *db, struct t4_slice key, struct t4_slice end,
               const t4_watch_options *options, t4_watch **out, t4_error *error)
@@ -386,6 +412,8 @@ t4_watch_open(t4_db *db, struct t4_slice key, struct t4_slice end,
     if (st == T4_OK && o.start_revision < 0)
         st = lib_fail(error, T4_E_INVALID, "the start revision is negative",
                       "0: what is written from now on");
+    if (st == T4_OK && o.start_revision > 0)
+        st = check_start(db, o.start_revision, error);
     if (st != T4_OK)
         return lib_leave(&c, st);
 
