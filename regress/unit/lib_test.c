@@ -418,7 +418,7 @@ transactions_compare_and_branch(void **state)
     t4_txn_free(txn);
     txn = t4_txn_new(db);
     for (int i = 0; i < 200; i++) {
-        char key[8];
+        char key[16];
 
         snprintf(key, sizeof key, "%d", i);
         t4_txn_put(txn, T4_SUCCESS, t4_text(key), none(), NULL);
