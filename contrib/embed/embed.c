@@ -109,7 +109,8 @@ list(t4_db *db, const t4_snapshot *snapshot)
 
     options.snapshot = snapshot;
     t4_all_keys(&key, &end);
-    check(t4_iterator_open(db, key, end, &options, &iterator, &error), &error, "iterator");
+    check(t4_iterator_open(db, key, end, &options, &iterator, &error), &error,
+          "iterator");
     while ((status = t4_iterator_next(iterator, &kv, &error)) == T4_OK)
         print(snapshot != NULL ? "then:" : "now: ", kv);
     if (status != T4_DONE)
