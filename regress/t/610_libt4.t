@@ -315,7 +315,7 @@ def documentation():
     TAP.ok(len(whole) == 1 and len(blocks) > 4, "guide/embedding.md has C", len(blocks))
     words = run(["pkg-config", "--cflags", "--libs", "t4"]).stdout.split()
     libdir = run(["pkg-config", "--variable=libdir", "t4"]).stdout.strip()
-    compiler = [CC, "-std=c11", "-Wall", "-Wextra", "-Werror"] + FLAGS.split()
+    compiler = [CC, "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"] + FLAGS.split()
     for n, block in enumerate(blocks):
         source = os.path.join(ROOT, "guide%d.c" % n)
         program = source[:-2]
@@ -328,7 +328,7 @@ def documentation():
         if works(compiler + ["-Wno-unused-function", source, "-o", program] + words
                  + ["-Wl,-rpath," + libdir],
                  "example %d of the guide is compiled" % n).returncode == 0 and n == 0:
-            shown = re.search(r"```\n(\d.*?)```", guide, re.S)
+            shown = re.search(r"It prints\n\n```\n(.*?)```", guide, re.S)
             TAP.equal(run([program]).stdout, shown.group(1) if shown else "",
                       "and prints what the guide shows")
     page = read("sql-like-docs", "ref", "libt4.md")
@@ -339,7 +339,7 @@ def documentation():
     options = re.findall(r'OPTION\("(\w+)", *(\w+), (NULL|"[^"]*"), (NULL|"[^"]*"),',
                          re.sub(r"\\\n\s*", "", read("src", "lib", "options.c")))
     TAP.ok(len(options) > 20, "options.c was read", options)
-    rows = re.findall(r"^\| `(\w+)` \| (\w+)([^|]*) \|", page, re.M)
+    rows = re.findall(r"^\| `([a-z]\w+)` \| (\w+)([^|]*) \|", page, re.M)
     want = [(name, kind.lower(), "".join(
         ", %s %s" % (word, text.strip('"')) for word, text in
         (("at least", least), ("at most", most)) if text != "NULL"))
