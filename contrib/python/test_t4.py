@@ -78,6 +78,7 @@ class DatabaseTest(unittest.TestCase):
             self.assertEqual([kv.value for kv in snapshot], [b"old"])
             self.assertEqual(snapshot.revision, 2)
             db.compact(3, physical=True)
+            db.defragment()
             with self.assertRaises(t4.Compacted) as caught:
                 snapshot.get("a")
             self.assertIn("compacted", str(caught.exception))

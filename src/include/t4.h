@@ -271,16 +271,23 @@ T4_API t4_status t4_barrier(t4_db *db, uint32_t flags, t4_error *error);
 /*
  * Forgets the versions below `revision` that are not the newest of their key there.  Reads below
  * it, and watches from below it, then give T4_E_COMPACTED.  Nothing is compacted unless this is
- * called.  T4_E_COMPACTED: it was already; T4_E_FUTURE.
+ * called, or the option auto_compaction_retention is set.  T4_E_COMPACTED: it was already;
+ * T4_E_FUTURE.
  */
 T4_API t4_status t4_compact(t4_db *db, int64_t revision, uint32_t flags, t4_error *error);
+
+/*
+ * Gives back to the file system what the storage engine's file does not use any more; takes as
+ * long as copying what is used, while everything else goes on.
+ */
+T4_API t4_status t4_defragment(t4_db *db, t4_error *error);
 
 /* --- reads --------------------------------------------------------------------------------- */
 
 /*
  * A revision to read at, held by a handle.  It pins nothing: when that revision is compacted, reads
- * give T4_E_COMPACTED.  Only t4_compact() compacts, so a program that wants its snapshots whole
- * compacts below the oldest of them.
+ * give T4_E_COMPACTED.  Only t4_compact() compacts (and the option auto_compaction_retention), so a
+ * program that wants its snapshots whole compacts below the oldest of them.
  */
 typedef struct t4_snapshot t4_snapshot;
 /* revision 0: the newest one.  T4_E_COMPACTED, T4_E_FUTURE. */

@@ -228,7 +228,10 @@ struct read_gate {
 enum etcd_error lib_read_ready(const struct read_gate *g,
                                const struct range_request *range,
                                const struct txn_request *txn);
-/* After a linearizable read: *again is set if it may have been old, and is to be made again. */
-enum etcd_error lib_read_proven(struct read_gate *g, bool *again);
+/*
+ * After a linearizable read that gave *e: true if it may have been old, and is to be made again
+ * (*e is ETCD_OK then).
+ */
+bool lib_read_again(struct read_gate *g, enum etcd_error *e);
 
 #endif

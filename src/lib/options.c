@@ -136,6 +136,9 @@ struct target {
            "bytes of the log between checkpoints")                                       \
     OPTION("history_retention", DURATION, NULL, "87600 h",                               \
            NODE(history_retention_ns, 1), "how long the object store keeps history")     \
+    OPTION("auto_compaction_retention", DURATION, NULL, "87600 h",                       \
+           NODE(auto_compaction_retention, 1),                                           \
+           "compact what is older, from time to time")                                   \
     OPTION("wal_keep_bytes", SIZE, NULL, "16 TB", NODE(wal_keep_bytes, 1),               \
            "of the log, for watches that begin in the past")                             \
     OPTION("segment_size", SIZE, "1 MB", "1 GB", NODE(segment_bytes, 1),                 \
@@ -270,7 +273,9 @@ lib_options_read(const t4_options *o, const char *data_dir, struct lib_settings 
     node->commit_rule = node->store_is_built_in || (sync != NULL && sync->number == 0)
                             ? RULE_LOCAL
                             : RULE_OBJECT;
-    if (node->store_is_built_in) /* it keeps two checkpoints */
+    node->auto_compaction = COMPACTOR_PERIODIC; /* if a retention is given */
+    node->quota_bytes = -1;                     /* the program knows what it puts */
+    if (node->store_is_built_in)                /* it keeps two checkpoints */
         node->history_retention_ns = 0;
     for (size_t i = 0; i < N_OPTIONS; i++)
         if (out->values.value[i].text.data != NULL && targets[i].unit != 0)

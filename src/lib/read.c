@@ -75,22 +75,21 @@ proof_came(struct leadership_wait *w, bool proven)
     lib_signal_set(&p->over);
 }
 
-enum etcd_error
-lib_read_proven(struct read_gate *g, bool *again)
+bool
+lib_read_again(struct read_gate *g, enum etcd_error *e)
 {
     struct proof_waiter p = {.wait = {.done = proof_came}};
 
-    *again = false;
     if (node_is_proven(g->db->node))
-        return ETCD_OK;
-    if (g->repeated++ >= READ_REPEATS_MAX)
-        return ETCD_NO_LEADER;
-    lib_signal_init(&p.over);
-    if (!node_when_proven(g->db->node, &p.wait))
-        lib_signal_set(&p.over);
-    lib_signal_wait(&p.over);
-    *again = p.proven;
-    return p.proven ? ETCD_OK : ETCD_NO_LEADER;
+        return false;
+    if (g->repeated++ < READ_REPEATS_MAX) {
+        lib_signal_init(&p.over);
+        if (!node_when_proven(g->db->node, &p.wait))
+            lib_signal_set(&p.over);
+        lib_signal_wait(&p.over);
+    }
+    *e = p.proven ? ETCD_OK : ETCD_NO_LEADER;
+    return p.proven;
 }
 
 /* --- requests ---------------------------------------------------------------------------------- */
@@ -149,19 +148,11 @@ read_range(t4_db *db, const struct range_request *r, t4_result **out, t4_error *
 
     chain_init(&message);
     while (e == ETCD_OK && again) {
-        again = false;
         chain_free(&message);
         e = lib_read_ready(&g, r, NULL);
         if (e == ETCD_OK)
             e = node_range(db->node, r, 0, NULL, &message);
-        if (!r->serializable) {
-            enum etcd_error proof = lib_read_proven(&g, &again);
-
-            if (proof != ETCD_OK)
-                e = proof;
-            else if (again)
-                e = ETCD_OK;
-        }
+        again = !r->serializable && lib_read_again(&g, &e);
     }
     if (e != ETCD_OK) {
         chain_free(&message);
@@ -301,19 +292,11 @@ read_piece(t4_iterator *it, struct chain *message)
     enum etcd_error e = ETCD_OK;
 
     while (e == ETCD_OK && again) {
-        again = false;
         e = lib_read_ready(&g, &it->request, NULL);
         if (e == ETCD_OK)
             e = node_range_chunk(it->db->node, &it->request, PIECE_BYTES, PIECE_KEYS,
                                  &it->progress, &it->header, message);
-        if (first && !it->request.serializable) {
-            enum etcd_error proof = lib_read_proven(&g, &again);
-
-            if (proof != ETCD_OK)
-                e = proof;
-            else if (again)
-                e = ETCD_OK;
-        }
+        again = first && !it->request.serializable && lib_read_again(&g, &e);
         if (again) {
             buffer_free(&it->progress.next);
             it->progress = before;

@@ -241,17 +241,11 @@ read_only(t4_txn *t, const struct lib_write *w, t4_result **result, t4_error *er
 
     chain_init(&message);
     while (e == ETCD_OK && again) {
-        enum etcd_error proof;
-
         chain_free(&message);
         e = lib_read_ready(&g, NULL, &w->request.txn);
         if (e == ETCD_OK)
             e = node_txn_read_only(t->db->node, &w->request.txn, &message);
-        proof = lib_read_proven(&g, &again);
-        if (proof != ETCD_OK)
-            e = proof;
-        else if (again)
-            e = ETCD_OK;
+        again = lib_read_again(&g, &e);
     }
     if (e != ETCD_OK) {
         chain_free(&message);

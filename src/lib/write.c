@@ -345,6 +345,14 @@ t4_compact(t4_db *db, int64_t revision, uint32_t flags, t4_error *error)
     return st == T4_OK ? request_now(db, &w, 0, NULL, error) : st;
 }
 
+t4_status
+t4_defragment(t4_db *db, t4_error *error)
+{
+    struct lib_write w = {.request = {.op = NODE_DEFRAGMENT}};
+
+    return request_now(db, &w, 0, NULL, error);
+}
+
 /* --- leases -------------------------------------------------------------------------------------- */
 
 t4_status

@@ -409,6 +409,11 @@ class Database:
         flags = _lib.T4_PHYSICAL * physical
         call.check(_lib.t4_compact(self._handle, revision, flags, call.error))
 
+    def defragment(self):
+        """Gives back to the file system what the storage engine's file does not use."""
+        call = _Call()
+        call.check(_lib.t4_defragment(self._handle, call.error))
+
     # -- reads
 
     def get(self, key, revision=0, default=None, snapshot=None):
