@@ -439,6 +439,7 @@ leases_hold_keys(void **state)
     int64_t lease = 0, second = 77, ttl;
     t4_db *db = open_fresh();
     t4_result *result;
+    t4_kv *kv;
 
     (void)state;
     assert_int_equal(t4_lease_grant(db, 600, &lease, &ttl, NULL), T4_OK);
@@ -449,6 +450,9 @@ leases_hold_keys(void **state)
     assert_int_equal(t4_lease_grant(db, 60, &second, NULL, NULL), T4_E_EXISTS);
     w.lease = lease;
     assert_int_equal(t4_put(db, t4_text("a"), t4_text("1"), &w, NULL, NULL), T4_OK);
+    assert_int_equal(t4_get(db, t4_text("a"), NULL, &kv, NULL), T4_OK);
+    assert_int_equal(kv->lease, lease);
+    t4_free(kv);
     assert_int_equal(t4_lease_time_to_live(db, lease, &result, NULL), T4_OK);
     assert_int_equal(result->granted_ttl, 600);
     assert_in_range(result->ttl, 500, 600);
