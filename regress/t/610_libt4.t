@@ -68,7 +68,8 @@ def works(words, name, **more):
 def install():
     """Into a folder; t4.pc is told where that is, and programs where the plugins are."""
     stage = os.path.join(ROOT, "stage")
-    works(["make", "-C", BUILD, "install", "DESTDIR=" + stage], "make install")
+    # What is built is installed as it is (-o all): flags given to make are not known here.
+    works(["make", "-C", BUILD, "-o", "all", "install", "DESTDIR=" + stage], "make install")
     found = [folder for folder, _, names in os.walk(stage) if "t4.pc" in names]
     pc = os.path.join(found[0], "t4.pc")
     with open(pc) as source:
