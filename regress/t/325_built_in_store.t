@@ -110,6 +110,15 @@ def ordinary_life():
         instance.stop()
 
 
+def takes_puts(instance):
+    import etcdclient
+    try:
+        put(instance, b"c")
+        return True
+    except etcdclient.grpc.RpcError:
+        return False
+
+
 def copies():
     with t4test.T4([LATE]) as instance, t4test.T4([LATE, "--moved"]) as other:
         instance.start()
@@ -129,6 +138,8 @@ def copies():
         revision, found = state(other)
         TAP.equal(found, {b"a": 2, b"b": 3}, "a copy of a killed server has what it had")
         TAP.ok(revision > GAP, "and gives out none of the original's later revisions", revision)
+        TAP.ok(until(lambda: takes_puts(other)), "and takes writes, for the store knows of the gap")
+        revision, _ = state(other)
         other.kill()
         other.options.remove("--moved")
         other.start()

@@ -596,12 +596,8 @@ evaluate_needs_revision(const struct node_request *r)
            r->op == NODE_LEASE_REVOKE || (int)r->op == NODE_INTERNAL_EXPIRE;
 }
 
-/*
- * I10: so many revisions that no store has heard of, and whoever takes over from this disk
- * would not know where to go on.
- */
-static bool
-has_left_store_behind(struct node *n)
+bool
+evaluate_store_is_behind(struct node *n)
 {
     return n->lead != NULL && n->revision - atomic_load_explicit(&n->object_revision,
                                                                  memory_order_relaxed) >=
@@ -615,7 +611,7 @@ evaluate(struct node *n, struct node_request *r)
         evaluate_answer(n, r, ETCD_NO_LEADER, false);
         return;
     }
-    if (evaluate_needs_revision(r) && has_left_store_behind(n)) {
+    if (evaluate_needs_revision(r) && evaluate_store_is_behind(n)) {
         evaluate_answer(n, r, ETCD_BACKLOG_FULL, false);
         return;
     }

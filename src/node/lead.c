@@ -175,15 +175,20 @@ on_acquired(void *arg, const struct leadership_acquired *a, struct error *error)
 {
     struct node *n = arg;
     char term[24], revision[24];
+    bool behind_reset;
     t4_status status;
 
     mutex_lock(&n->role);
     status = take_the_log(n, a, error);
     if (status == T4_OK)
         node_set_leading(n, true);
+    behind_reset = evaluate_store_is_behind(n);
     mutex_unlock(&n->role);
     if (status != T4_OK)
         return status;
+    /* Behind a reset that is not in the built-in store yet writes would be refused. */
+    if (behind_reset)
+        leadership_hurry(n->lead, wal_last_index(n->wal));
     if (!n->options.store_is_built_in) {
         struct checkpoint_mark mark = {a->object_frontier, 0, a->place};
 

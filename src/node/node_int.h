@@ -334,6 +334,11 @@ bool evaluate_needs_revision(const struct node_request *r);
 bool evaluate_is_heavy(const struct node_request *r);
 /* The lease table was changed otherwise than by evaluate() (recovery). */
 void evaluate_leases_changed(struct node *n);
+/*
+ * I10: so many revisions that no store has heard of, and whoever takes over from this disk
+ * would not know where to go on.  [role]
+ */
+bool evaluate_store_is_behind(struct node *n);
 
 /* alarm.c */
 void alarm_init(struct node *n);
