@@ -102,8 +102,7 @@ refuse_write(int fd, off_t at, size_t n)
         else if (longer > 0)
             used += longer;
         break;
-    default:
-        break;
+    default: break;
     }
     pthread_mutex_unlock(&lock);
     return result;
@@ -119,12 +118,12 @@ bytes_of(const struct iovec *v, int n)
     return sum;
 }
 
-#define WRITE_BODY(at, n, call)                                                              \
-    int refused = refuse_write(fd, at, n);                                                   \
-    if (refused != 0) {                                                                      \
-        errno = refused;                                                                     \
-        return -1;                                                                           \
-    }                                                                                        \
+#define WRITE_BODY(at, n, call)                                                          \
+    int refused = refuse_write(fd, at, n);                                               \
+    if (refused != 0) {                                                                  \
+        errno = refused;                                                                 \
+        return -1;                                                                       \
+    }                                                                                    \
     return call
 
 ssize_t
@@ -189,7 +188,8 @@ unlink(const char *path)
 {
     const char *dir = getenv("T4_FAULT_DIR");
     struct stat st;
-    bool gives = dir != NULL && strncmp(path, dir, strlen(dir)) == 0 && stat(path, &st) == 0;
+    bool gives =
+        dir != NULL && strncmp(path, dir, strlen(dir)) == 0 && stat(path, &st) == 0;
     int64_t left;
     int result;
 

@@ -81,13 +81,15 @@ opened(int fd, const char *path, int flags)
     uint32_t i;
 
     if (fd < 0 || fd >= FDS_MAX || dir == NULL || realpath(path, whole) == NULL ||
-        strncmp(whole, dir, strlen(dir)) != 0 || stat(whole, &st) != 0 || !S_ISREG(st.st_mode))
+        strncmp(whole, dir, strlen(dir)) != 0 || stat(whole, &st) != 0 ||
+        !S_ISREG(st.st_mode))
         return;
     pthread_mutex_lock(&lock);
     for (i = 0; i < files && strcmp(file_path[i], whole) != 0; i++)
         ;
     if (i == files && files < FILES_MAX) {
-        struct record r = {.kind = RECORD_OPEN, .file = files,
+        struct record r = {.kind = RECORD_OPEN,
+                           .file = files,
                            .length = strlen(whole) - strlen(dir) - 1};
 
         file_path[files++] = strdup(whole);
@@ -104,17 +106,17 @@ recorded(int fd)
     return fd >= 0 && fd < FDS_MAX && fd_file[fd] != 0;
 }
 
-#define OPEN_BODY(call, ...)                                                                 \
-    mode_t mode = 0;                                                                         \
-    int fd;                                                                                  \
-    if (flags & O_CREAT) {                                                                   \
-        va_list ap;                                                                          \
-        va_start(ap, flags);                                                                 \
-        mode = va_arg(ap, mode_t);                                                           \
-        va_end(ap);                                                                          \
-    }                                                                                        \
-    fd = REAL(call)(__VA_ARGS__, flags, mode);                                               \
-    opened(fd, path, flags);                                                                 \
+#define OPEN_BODY(call, ...)                                                             \
+    mode_t mode = 0;                                                                     \
+    int fd;                                                                              \
+    if (flags & O_CREAT) {                                                               \
+        va_list ap;                                                                      \
+        va_start(ap, flags);                                                             \
+        mode = va_arg(ap, mode_t);                                                       \
+        va_end(ap);                                                                      \
+    }                                                                                    \
+    fd = REAL(call)(__VA_ARGS__, flags, mode);                                           \
+    opened(fd, path, flags);                                                             \
     return fd
 
 int
@@ -147,7 +149,8 @@ static ssize_t
 wrote(int fd, const struct iovec *v, int n, off_t offset, ssize_t result)
 {
     int saved = errno;
-    struct record r = {.kind = RECORD_WRITE, .file = (uint32_t)fd_file[fd] - 1,
+    struct record r = {.kind = RECORD_WRITE,
+                       .file = (uint32_t)fd_file[fd] - 1,
                        .flags = fd_synchronous[fd] ? RECORD_SYNCED : 0,
                        .offset = (uint64_t)offset};
     size_t left = result > 0 ? (size_t)result : 0;

@@ -37,12 +37,12 @@
 #define FILES_MAX 16
 #define SECTOR 512
 
-#define REQUIRE(condition)                                                                   \
-    do {                                                                                     \
-        if (!(condition)) {                                                                  \
-            fprintf(stderr, "# engine_crash: line %d: %s\n", __LINE__, #condition);          \
-            _exit(1);                                                                        \
-        }                                                                                    \
+#define REQUIRE(condition)                                                               \
+    do {                                                                                 \
+        if (!(condition)) {                                                              \
+            fprintf(stderr, "# engine_crash: line %d: %s\n", __LINE__, #condition);      \
+            _exit(1);                                                                    \
+        }                                                                                \
     } while (0)
 
 /* --- the history: a function of the seed only ----------------------------------------------- */
@@ -142,13 +142,14 @@ store_open(struct store *s, const char *dir)
 {
     struct plugin_setting setting = {"map_size", "256MB"};
     struct t4_engine_ops ops;
-    struct mvcc_options o = {.cluster_id = 1, .lineage = 2, .memtable_bytes = 40000,
-                             .flush_slice = 12};
+    struct mvcc_options o = {
+        .cluster_id = 1, .lineage = 2, .memtable_bytes = 40000, .flush_slice = 12};
     struct error e;
 
     if (plugin_load(NULL, "lmdb", &setting, 1, &s->plugin, &e) != T4_OK ||
         plugin_role(s->plugin, T4_ROLE_ENGINE, "lmdb", &ops, sizeof ops, &e) != T4_OK ||
-        engine_open(&ops, plugin_state(s->plugin), "lmdb", dir, &s->engine, &e) != T4_OK) {
+        engine_open(&ops, plugin_state(s->plugin), "lmdb", dir, &s->engine, &e) !=
+            T4_OK) {
         fprintf(stderr, "# engine_crash: %s\n", e.message);
         _exit(1);
     }
@@ -306,7 +307,8 @@ grow(struct image_file *f, size_t size)
 }
 
 static void
-apply_bytes(uint8_t *content, size_t *size, const struct record *r, uint64_t from, uint64_t n)
+apply_bytes(uint8_t *content, size_t *size, const struct record *r, uint64_t from,
+            uint64_t n)
 {
     if (r->kind == RECORD_TRUNCATE) {
         if (r->offset > *size)
@@ -377,7 +379,8 @@ image_is_good(const char *dir, uint64_t least)
 
 /* Returns how many images were wrong; stops at the first of a mutant run. */
 static unsigned
-all_points(const char *dir, unsigned stride, bool stop, unsigned *points, unsigned *images)
+all_points(const char *dir, unsigned stride, bool stop, unsigned *points,
+           unsigned *images)
 {
     size_t base[FILES_MAX] = {0};
     uint64_t least = 0;
@@ -419,7 +422,8 @@ all_points(const char *dir, unsigned stride, bool stop, unsigned *points, unsign
             for (size_t j = base[r->file]; j < i; j++)
                 if (record[j]->file == r->file && (record[j]->kind == RECORD_WRITE ||
                                                    record[j]->kind == RECORD_TRUNCATE))
-                    apply_bytes(f->synced, &f->synced_size, record[j], 0, record[j]->length);
+                    apply_bytes(f->synced, &f->synced_size, record[j], 0,
+                                record[j]->length);
             base[r->file] = i + 1;
         }
     }
@@ -448,7 +452,8 @@ run_workload(const char *self, const char *dir, const char *log, const char *ign
         execl(self, self, "work", dir, (char *)NULL);
         _exit(127);
     }
-    REQUIRE(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    REQUIRE(waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+            WEXITSTATUS(status) == 0);
     for (size_t i = 0; i < records; i++)
         mem_free((void *)(uintptr_t)record[i]);
     records = 0;
@@ -460,8 +465,7 @@ main(int argc, char **argv)
 {
     static const char *const mutant[] = {NULL, "sync", "dsync"};
     /* Images need no disk: in memory a reopening's own syncs cost nothing. */
-    char dir[64], worked[PATH_MAX], image[PATH_MAX],
-         log[PATH_MAX], command[PATH_MAX];
+    char dir[64], worked[PATH_MAX], image[PATH_MAX], log[PATH_MAX], command[PATH_MAX];
 
     make_plan();
     if (argc == 3 && strcmp(argv[1], "work") == 0)
@@ -484,8 +488,10 @@ main(int argc, char **argv)
         bad = all_points(image, mutant[i] != NULL ? 3 : 1, mutant[i] != NULL, &points,
                          &images);
         if (mutant[i] == NULL)
-            printf("%sok 1 - every crash point of flush and compaction: %u points, %u images, "
-                   "%zu operations\n", bad == 0 ? "" : "not ", points, images, records);
+            printf("%sok 1 - every crash point of flush and compaction: %u points, %u "
+                   "images, "
+                   "%zu operations\n",
+                   bad == 0 ? "" : "not ", points, images, records);
         else
             printf("%sok %u - without %s it fails\n", bad > 0 ? "" : "not ", i + 1,
                    i == 1 ? "the engine's syncs" : "synchronous writes of its meta page");

@@ -180,9 +180,7 @@ step(struct model *m)
         if (from + (uint64_t)p->ttl * SECOND > p->expires_ns)
             p->expires_ns = from + (uint64_t)p->ttl * SECOND;
         break;
-    case 4:
-        m->now_ns += chance_below(&m->chance, 90 * SECOND);
-        break;
+    case 4: m->now_ns += chance_below(&m->chance, 90 * SECOND); break;
     default:
         lease_remove(m->table, l);
         p->alive = false;
@@ -311,8 +309,8 @@ test_records_go_round(void **unused)
 static void
 test_damaged_records_are_refused(void **unused)
 {
-    static const int64_t wrong[][2] = {{0, 0},  {-1, 0},  {LEASE_TTL_MAX + 1, 1},
-                                       {5, -1}, {5, 6},   {INT64_MAX, INT64_MAX},
+    static const int64_t wrong[][2] = {{0, 0},        {-1, 0}, {LEASE_TTL_MAX + 1, 1},
+                                       {5, -1},       {5, 6},  {INT64_MAX, INT64_MAX},
                                        {5, INT64_MIN}};
     struct buffer value = {0};
     int64_t ttl, remaining;
@@ -326,7 +324,8 @@ test_damaged_records_are_refused(void **unused)
     buffer_clear(&value);
     lease_value_encode(&value, 86400, 43210);
     for (size_t n = 0; n < value.len; n++) {
-        uint8_t *cut = malloc(n > 0 ? n : 1); /* of this size, so that ASan sees the end */
+        uint8_t *cut =
+            malloc(n > 0 ? n : 1); /* of this size, so that ASan sees the end */
 
         memcpy(cut, value.data, n);
         assert_false(lease_value_decode(slice_of(cut, n), &ttl, &remaining));
@@ -335,7 +334,8 @@ test_damaged_records_are_refused(void **unused)
     for (size_t bit = 0; bit < 8 * value.len; bit++) {
         value.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
         if (lease_value_decode(buffer_slice(&value), &ttl, &remaining))
-            assert_true(ttl >= 1 && ttl <= LEASE_TTL_MAX && remaining >= 0 && remaining <= ttl);
+            assert_true(ttl >= 1 && ttl <= LEASE_TTL_MAX && remaining >= 0 &&
+                        remaining <= ttl);
         value.data[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
     buffer_append_u8(&value, 0);

@@ -137,8 +137,8 @@ struct watch {
     int64_t from;
     struct mutex lock;
     struct condition changed;
-    struct seen *seen; /* [lock] */
-    size_t n;          /* [lock] */
+    struct seen *seen;    /* [lock] */
+    size_t n;             /* [lock] */
     bool created, closed; /* [lock] */
 };
 
@@ -209,9 +209,8 @@ static struct watch *
 watch_open(struct model *m, size_t lo, size_t hi, int64_t from)
 {
     struct watch *w = mem_zalloc(sizeof *w);
-    struct watch_create create = {.key = m->keys.key[lo],
-                                  .range_end = range_end_of(m, hi),
-                                  .start_revision = from};
+    struct watch_create create = {
+        .key = m->keys.key[lo], .range_end = range_end_of(m, hi), .start_revision = from};
 
     w->model = m;
     w->lo = lo;
@@ -306,7 +305,8 @@ static void
 fatal(void *arg, const struct error *error)
 {
     (void)arg;
-    fprintf(stderr, "# fatal: %s\n", error->message); /* not the main thread: no fail_msg() */
+    fprintf(stderr, "# fatal: %s\n",
+            error->message); /* not the main thread: no fail_msg() */
     abort();
 }
 
@@ -431,8 +431,10 @@ step_compact(struct model *m, bool physical)
 static void
 check_range(struct model *m, size_t lo, size_t hi, int64_t revision, int64_t limit)
 {
-    struct range_request q = {.key = m->keys.key[lo], .range_end = range_end_of(m, hi),
-                              .revision = revision, .limit = limit};
+    struct range_request q = {.key = m->keys.key[lo],
+                              .range_end = range_end_of(m, hi),
+                              .revision = revision,
+                              .limit = limit};
     struct chain out;
     bool too_long = false;
     size_t count = 0, sent = 0;
@@ -489,13 +491,9 @@ step(struct model *m)
 {
     switch (chance_below(&m->chance, 12)) {
     case 0:
-    case 1:
-        step_delete(m);
-        break;
+    case 1: step_delete(m); break;
     case 2:
-    case 3:
-        step_txn(m);
-        break;
+    case 3: step_txn(m); break;
     case 4:
         if (chance_below(&m->chance, 10) == 0)
             step_compact(m, chance_below(&m->chance, 2) == 0);
@@ -507,17 +505,15 @@ step(struct model *m)
             watch_check(m->watch[i]);
         lo = chance_below(&m->chance, m->keys.n);
         hi = lo + 1 + chance_below(&m->chance, m->keys.n - lo);
-        m->watch[i] = watch_open(m, lo, hi,
-                                 m->revision + 1 -
-                                     (int64_t)chance_below(
-                                         &m->chance,
-                                         (uint64_t)(m->revision + 1 -
-                                                    (m->compacted > 0 ? m->compacted : 1))));
+        m->watch[i] = watch_open(
+            m, lo, hi,
+            m->revision + 1 -
+                (int64_t)chance_below(
+                    &m->chance,
+                    (uint64_t)(m->revision + 1 - (m->compacted > 0 ? m->compacted : 1))));
         break;
     }
-    default:
-        step_put(m);
-        break;
+    default: step_put(m); break;
     }
 }
 
@@ -614,8 +610,8 @@ test_nothing_shows_before_it_is_durable(void **unused)
     struct call grant = {.request.op = NODE_LEASE_GRANT};
     struct call alive = {.request.op = NODE_LEASE_KEEPALIVE};
     struct call late = {.request.op = NODE_COMPACT};
-    struct compare compare = {.result = COMPARE_EQUAL, .target = COMPARE_VERSION,
-                              .key = slice_str("a")};
+    struct compare compare = {
+        .result = COMPARE_EQUAL, .target = COMPARE_VERSION, .key = slice_str("a")};
     struct t4_slice only = slice_str("a");
     struct call *all[] = {&put, &lost, &empty, &grant, &alive, &late};
     Etcdserverpb__TxnResponse *r;
@@ -650,7 +646,8 @@ test_nothing_shows_before_it_is_durable(void **unused)
     call_start(m->node, &grant);
     alive.request.lease.id = 77;
     call_start(m->node, &alive);
-    late.request.compact.revision = 99; /* an error: it, too, waits for what it has seen */
+    late.request.compact.revision =
+        99; /* an error: it, too, waits for what it has seen */
     call_start(m->node, &late);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         assert_false(call_is_done(all[i]));

@@ -74,7 +74,8 @@ leadership_identify(struct leadership *l, struct leadership_ids *ids, struct err
             return T4_E_CANCELLED;
         status = acquire_open(l, error);
         if (status == T4_OK && l->found == OBJECTLOG_EMPTY)
-            status = acquire_probe_result(l, error); /* it, too, may find no answer once */
+            status =
+                acquire_probe_result(l, error); /* it, too, may find no answer once */
         if (!acquire_is_passing(status) || status == T4_E_DENIED)
             break;
     }

@@ -11,7 +11,6 @@
 #include "base/memory.h"
 #include "move/move_int.h"
 
-
 /* One place, a page of it at a time. */
 struct cursor {
     struct object_store *store;

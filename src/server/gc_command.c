@@ -15,9 +15,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "backends/built_in_store.h"
 #include "checkpoint/checkpoint.h"
 #include "env/env.h"
-#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 

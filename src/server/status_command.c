@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/built_in_store.h"
 #include "base/memory.h"
 #include "base/report.h"
 #include "codec/codec.h"
@@ -21,7 +22,6 @@
 #include "fmt/archive.h"
 #include "fmt/entry.h"
 #include "object/object.h"
-#include "backends/built_in_store.h"
 #include "server/http_get.h"
 #include "server/options.h"
 #include "server/run.h"

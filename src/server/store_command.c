@@ -19,11 +19,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/built_in_store.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "move/move.h"
 #include "node/node.h"
-#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 

@@ -16,10 +16,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/built_in_store.h"
 #include "base/report.h"
 #include "env/env.h"
 #include "object/object.h"
-#include "backends/built_in_store.h"
 #include "server/options.h"
 #include "server/run.h"
 #include "verify/verify.h"
