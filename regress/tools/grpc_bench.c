@@ -3,7 +3,7 @@
  * measures: src/client, one queue, one thread, requests encoded by hand.
  *
  *   grpc_bench [--server-pid PID] [--rate PER_SECOND] [--values same|random] ENDPOINT
- *              get|put|watch CONNECTIONS IN_FLIGHT OPS [KEY_BYTES [VALUE_BYTES [KEYS]]]
+ *              get|put|mixed|range|watch CONNECTIONS IN_FLIGHT OPS [KEY_BYTES [VALUE_BYTES [KEYS]]]
  *
  * Writes KEYS keys first when it is going to read them, then does OPS operations on keys drawn
  * by a fixed seed, IN_FLIGHT at a time over all CONNECTIONS, and prints one line: operations
@@ -11,6 +11,7 @@
  * used per operation (all its threads, user and system).  With --rate operations begin at even
  * distances, never more than IN_FLIGHT at a time.  Exit status 1 if a call failed.
  *
+ * mixed: half gets, half puts.  range: each reads 1,000 keys with their values.
  * watch: OPS puts on one connection, while each of CONNECTIONS others watches all keys and
  * gets an event for each.  The run ends with the last event; ops_per_s and the CPU time are those of
  * events delivered, the puts in them, the latency that of the puts.
@@ -30,6 +31,7 @@
 #include "watch_load.h"
 
 #define RANDOM_POOL (16u << 20)
+#define RANGE_KEYS 1000u
 
 struct settings {
     const char *endpoint;
@@ -39,6 +41,9 @@ struct settings {
     uint64_t ops;
     uint32_t key_bytes, value_bytes;
     bool random_values;
+    const char *op;
+    bool mixed;      /* every other operation is a put, by chance */
+    uint32_t window; /* keys that an operation reads; 0: one */
     uint64_t keys;
     long server_pid; /* 0: not asked for */
     uint64_t rate;   /* operations begun per second; 0: as fast as answers come */
@@ -83,12 +88,13 @@ append_bytes_field(struct buffer *b, uint32_t field, const void *data, size_t n)
 
 /* The key's number in decimal, padded to its length with leading zeros: "k" + digits. */
 static void
-append_key_field(struct buffer *b, const struct settings *s, uint64_t number)
+append_key_field(struct buffer *b, const struct settings *s, uint32_t field,
+                 uint64_t number)
 {
     char *key = mem_alloc(s->key_bytes + 1);
 
     snprintf(key, s->key_bytes + 1, "k%0*" PRIu64, (int)s->key_bytes - 1, number);
-    append_bytes_field(b, 1, key, s->key_bytes);
+    append_bytes_field(b, field, key, s->key_bytes);
     mem_free(key);
 }
 
@@ -110,9 +116,11 @@ make_request(struct bench *b, bool put, uint64_t key)
     size_t at = s->random_values ? (size_t)(chance(b, RANDOM_POOL)) : 0;
 
     buffer_clear(&b->message);
-    append_key_field(&b->message, s, key);
+    append_key_field(&b->message, s, 1, key);
     if (put)
         append_bytes_field(&b->message, 2, b->value.data + at, s->value_bytes);
+    else if (s->window > 0)
+        append_key_field(&b->message, s, 2, key + s->window);
 }
 
 static void
@@ -158,8 +166,10 @@ due_ns(const struct progress *p)
 static void
 start_next(struct bench *b, struct progress *p, struct operation *o)
 {
-    start_operation(b, o, p->put,
-                    p->in_order ? p->started : chance(b, b->settings->keys));
+    const struct settings *s = b->settings;
+    bool put = p->put || (s->mixed && chance(b, 2) == 0);
+
+    start_operation(b, o, put, p->in_order ? p->started : chance(b, s->keys - s->window));
     p->started++;
 }
 
@@ -342,10 +352,7 @@ measure(const struct settings *s)
     qsort(b.latency_ns, s->ops, sizeof *b.latency_ns, by_size);
     printf("%s connections=%u in_flight=%u ops=%" PRIu64 " ops_per_s=%.0f p50_us=%.0f "
            "p99_us=%.0f failed=%" PRIu64,
-           s->watches > 0 ? "watch"
-           : s->put       ? "put"
-                          : "get",
-           s->watches > 0 ? s->watches : s->connections, s->in_flight, s->ops,
+           s->op, s->watches > 0 ? s->watches : s->connections, s->in_flight, s->ops,
            (double)done * 1e9 / (double)(ended - began),
            (double)b.latency_ns[s->ops / 2] / 1e3,
            (double)b.latency_ns[s->ops - 1 - s->ops / 100] / 1e3, b.failed);
@@ -394,18 +401,20 @@ main(int argc, char **argv)
         else
             break;
     }
-    if (argc < 6 || argc > 9 ||
-        (strcmp(argv[2], "get") != 0 && strcmp(argv[2], "put") != 0 &&
-         strcmp(argv[2], "watch") != 0)) {
+    if (argc < 6 || argc > 9 || strstr(" get put mixed range watch ", argv[2]) == NULL) {
         fprintf(stderr,
                 "usage: grpc_bench [--server-pid PID] [--rate PER_SECOND] [--values "
                 "same|random]\n"
-                "                  ENDPOINT get|put|watch CONNECTIONS IN_FLIGHT OPS\n"
+                "                  ENDPOINT get|put|mixed|range|watch CONNECTIONS "
+                "IN_FLIGHT OPS\n"
                 "                  [KEY_BYTES [VALUE_BYTES [KEYS]]]\n");
         return 2;
     }
     s.endpoint = argv[1];
-    s.put = strcmp(argv[2], "get") != 0;
+    s.op = argv[2];
+    s.put = strcmp(s.op, "put") == 0 || strcmp(s.op, "watch") == 0;
+    s.mixed = strcmp(s.op, "mixed") == 0;
+    s.window = strcmp(s.op, "range") == 0 ? RANGE_KEYS : 0;
     s.connections = (uint32_t)number("CONNECTIONS", argv[3], 1, 10000);
     if (strcmp(argv[2], "watch") == 0) {
         s.watches = s.connections;
@@ -419,5 +428,7 @@ main(int argc, char **argv)
         s.value_bytes = (uint32_t)number("VALUE_BYTES", argv[7], 0, 1500000);
     if (argc > 8)
         s.keys = number("KEYS", argv[8], 1, 10000000000);
+    if (s.keys <= s.window)
+        s.keys = s.window + 1;
     return measure(&s);
 }
