@@ -62,8 +62,12 @@ class Tap:
         self._print("%sok %d - %s" % ("" if good else "not ", self.count,
                                       name.replace("#", "\\#")))
         if not good:
+            # prove keeps to itself what a test prints, but passes its standard error on.
+            sys.stderr.write("# failed: %d - %s\n" % (self.count, name))
             for detail in details:
                 self.diag(detail)
+                sys.stderr.write("".join("# %s\n" % line for line in str(detail).splitlines()))
+            sys.stderr.flush()
         return bool(good)
 
     def equal(self, got, want, name):

@@ -40,7 +40,7 @@ def commands():
 
 def formatting():
     if shutil.which("groff") is None:
-        TAP.diag("no groff here: only the text was compared")
+        TAP.skip("no groff here: only the text was compared")
         return
     for device in ("utf8", "ascii"):
         done = subprocess.run(["groff", "-man", "-ww", "-T" + device, PAGE], stdout=subprocess.PIPE,

@@ -911,7 +911,8 @@ static int
 make_root(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/t4-lib-XXXXXX");
+    snprintf(root, sizeof root, "%s/t4-lib-XXXXXX",
+             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
     return mkdtemp(root) == NULL;
 }
 

@@ -103,6 +103,28 @@ after_failure(struct objectlog *c, enum persistence how, t4_status status, bool 
     return pause_before(c, tries, error);
 }
 
+/*
+ * After try number `tries` of what may be done twice without harm, so that nothing is left open by
+ * an answer that was lost.  True: once more; else *status is how it ended.
+ */
+static bool
+is_to_repeat(struct objectlog *c, t4_status *status, unsigned tries, struct error *error)
+{
+    t4_status next;
+
+    if (*status == T4_OK) {
+        note_end(c, tries, true);
+        return false;
+    }
+    next = after_failure(c, TRY, *status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : *status,
+                         false, tries, error);
+    if (next == T4_OK)
+        return true;
+    note_end(c, tries + 1, false);
+    *status = next;
+    return false;
+}
+
 static void
 keep_tag(struct tag *tag, const struct t4_object_info *info)
 {
@@ -210,19 +232,12 @@ objectlog_list(struct objectlog *c, const char *prefix, const char *after, uint3
                t4_list_fn *fn, void *arg, struct error *error)
 {
     for (unsigned tries = 1;; tries++) {
-        t4_status next,
-            status = object_list(c->options.store, slice_str(prefix), slice_str(after),
-                                 max, c->options.timeout_ns, fn, arg, error);
+        t4_status status =
+            object_list(c->options.store, slice_str(prefix), slice_str(after), max,
+                        c->options.timeout_ns, fn, arg, error);
 
-        if (status == T4_OK) {
-            note_end(c, tries, true);
-            return T4_OK;
-        }
-        next = after_failure(c, TRY, status, false, tries, error);
-        if (next != T4_OK) {
-            note_end(c, tries + 1, false);
-            return next;
-        }
+        if (!is_to_repeat(c, &status, tries, error))
+            return status;
     }
 }
 
@@ -300,20 +315,11 @@ objectlog_replace(struct objectlog *c, const char *key, struct t4_slice body,
 
     for (unsigned tries = 1;; tries++) {
         struct t4_object_info info = {.size = sizeof info};
-        t4_status next, status = object_put(c->options.store, &put, c->options.timeout_ns,
-                                            &info, error);
+        t4_status status =
+            object_put(c->options.store, &put, c->options.timeout_ns, &info, error);
 
-        if (status == T4_OK) {
-            note_end(c, tries, true);
-            return T4_OK;
-        }
-        /* The same bytes may be put again: nothing is left open. */
-        next = after_failure(c, TRY, status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : status,
-                             false, tries, error);
-        if (next != T4_OK) {
-            note_end(c, tries + 1, false);
-            return next;
-        }
+        if (!is_to_repeat(c, &status, tries, error))
+            return status;
     }
 }
 
@@ -363,20 +369,11 @@ objectlog_remove(struct objectlog *c, const struct t4_slice *keys, size_t n,
                  struct error *error)
 {
     for (unsigned tries = 1;; tries++) {
-        t4_status next, status = object_remove(c->options.store, keys, n,
-                                               c->options.timeout_ns, error);
+        t4_status status =
+            object_remove(c->options.store, keys, n, c->options.timeout_ns, error);
 
-        if (status == T4_OK) {
-            note_end(c, tries, true);
-            return T4_OK;
-        }
-        /* Done or not, each of these may be removed again: nothing is left open. */
-        next = after_failure(c, TRY, status == T4_E_UNKNOWN ? T4_E_UNAVAILABLE : status,
-                             false, tries, error);
-        if (next != T4_OK) {
-            note_end(c, tries + 1, false);
-            return next;
-        }
+        if (!is_to_repeat(c, &status, tries, error))
+            return status;
     }
 }
 
