@@ -92,6 +92,19 @@ record_key_decode(struct t4_slice key, struct buffer *scratch, struct t4_slice *
     return true;
 }
 
+bool
+record_key_is_of(struct t4_slice key, struct t4_slice ikey, uint64_t *stamp)
+{
+    const uint8_t *tail = key.data + ikey.len;
+
+    if (key.len != ikey.len + 2 + STAMP_BYTES ||
+        memcmp(key.data, ikey.data, ikey.len) != 0 || tail[0] != 0 ||
+        tail[1] != TERMINATOR)
+        return false;
+    *stamp = ~get_u64be(tail + 2);
+    return true;
+}
+
 void
 record_value_encode(struct buffer *out, struct t4_slice encoded_key,
                     const struct version *v)

@@ -42,6 +42,12 @@ void record_key_end(struct buffer *out, struct t4_slice ikey);
  */
 bool record_key_decode(struct t4_slice key, struct buffer *scratch, struct t4_slice *ikey,
                        uint64_t *stamp);
+/*
+ * Is `key`, an encoded key not before those of ikey, one of ikey?  *stamp: its stamp.  One comparison
+ * instead of decoding, for keys without a zero byte; of others it says no.  (With zeros the
+ * encoding of ikey is longer than this looks for, and the key that has the bytes looked for is smaller.)
+ */
+bool record_key_is_of(struct t4_slice key, struct t4_slice ikey, uint64_t *stamp);
 /* Length in bytes that record_key_encode() would append. */
 size_t record_key_size(struct t4_slice ikey);
 

@@ -157,7 +157,11 @@ struct mvcc_walk {
     struct t4_slice engine_ikey; /* current record of the engine; data NULL: at its end */
     struct t4_slice engine_key, engine_value; /* encoded; of the record it stands on */
     uint64_t engine_stamp;
-    struct buffer current; /* the key returned, when it came from the engine */
+    struct t4_slice ikey;  /* the current key; data NULL: not begun */
+    struct buffer current; /* its bytes, when it came from the engine */
+    uint32_t on;           /* a bit for each source that stands on it */
+    bool engine_on;        /* so does the engine */
+    uint32_t keys_to_seek; /* so many keys the engine passes by a seek at once */
     t4_status failed;
 };
 void mvcc_walk_begin(struct mvcc_walk *w, struct mvcc_reader *r, struct t4_slice lo,
@@ -182,11 +186,9 @@ struct mvcc_scan {
     uint64_t from, to;     /* `to` may be lowered at any time */
     struct t4_slice lo;    /* borrowed */
     uint64_t lo_stamp;
-    struct t4_slice ikey;                   /* current key; data NULL: not begun */
-    uint64_t below;                         /* what is left of it has stamps up to here */
-    uint32_t source;                        /* next source to look into for the key */
-    bool in_engine;                         /* the engine stands on a record of the key */
-    const struct memtable_version *version; /* where the source before it stands */
+    uint64_t below; /* what is left of the current key has stamps up to here */
+    uint32_t left;  /* a bit for each source that is still to be looked into for it */
+    const struct memtable_version *version; /* where the source before them stands */
 };
 void mvcc_scan_begin(struct mvcc_scan *s, struct mvcc_reader *r, struct t4_slice lo,
                      uint64_t lo_stamp, struct t4_slice hi, uint64_t from, uint64_t to);
