@@ -127,8 +127,8 @@ frame_of(struct world *w, uint64_t index, unsigned *number, size_t *offset)
 static uint8_t *
 ruin(struct world *w, uint64_t index, char *place, size_t n)
 {
-    unsigned number;
-    size_t offset;
+    unsigned number = 0;
+    size_t offset = 0;
     uint8_t *at = frame_of(w, index, &number, &offset) + 30;
 
     *at ^= RUIN;
