@@ -155,6 +155,16 @@ start_checkpoints(struct node *n, uint64_t term, const struct checkpoint_mark *m
     atomic_store(&n->checkpoints, c);
 }
 
+/* Tells its thread; checkpointer_free() waits for it. */
+static void
+stop_checkpoints(struct node *n)
+{
+    struct checkpointer *c = atomic_load(&n->checkpoints);
+
+    if (c != NULL)
+        checkpointer_stop(c);
+}
+
 static void
 on_accepted(void *arg, uint64_t index, uint64_t bytes, const struct chain_floor *place)
 {
@@ -164,7 +174,8 @@ on_accepted(void *arg, uint64_t index, uint64_t bytes, const struct chain_floor 
 
     if (c != NULL)
         checkpointer_mark(c, &mark);
-    else /* the built-in store: its term was taken for this segment */
+    else if (!atomic_load(&n->stopping))
+        /* the built-in store: its term was taken for this segment */
         start_checkpoints(n, atomic_load(&n->term), &mark);
 }
 
@@ -222,8 +233,7 @@ on_deposed(void *arg, const struct error *why)
     struct node *n = arg;
 
     node_set_leading(n, false);
-    if (atomic_load(&n->checkpoints) != NULL)
-        checkpointer_stop(n->checkpoints);
+    stop_checkpoints(n);
     commit_depose(n);
     if (n->hub != NULL && !atomic_exchange(&n->hub_stopped, true))
         watch_hub_stop(n->hub, ETCD_NO_LEADER);
@@ -341,12 +351,10 @@ lead_start(struct node *n, struct error *error)
 void
 lead_stop(struct node *n)
 {
-    struct checkpointer *c = atomic_load(&n->checkpoints);
-
-    if (c != NULL)
-        checkpointer_stop(c);
+    stop_checkpoints(n);
     if (n->lead_started)
         leadership_stop(n->lead,
                         STOP_NS); /* and cancels what is under way in the store */
     n->lead_started = false;
+    stop_checkpoints(n); /* the store thread may just have started them */
 }

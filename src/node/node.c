@@ -85,8 +85,8 @@ release(struct node *n)
 {
     if (n->hub != NULL)
         watch_hub_free(n->hub);
+    checkpointer_free(n->checkpoints); /* its thread asks base and lead */
     base_free(n);
-    checkpointer_free(n->checkpoints);
     leadership_free(n->lead);
     if (n->wal != NULL)
         wal_close(n->wal);
