@@ -10,6 +10,8 @@
 # 3. A plugin exports its entry point and nothing else; the server exports nothing; libt4.so and
 #    libt4.a have the functions that t4.h declares.
 # 4. Every header compiles alone, the public ones also as C99 and C++11, pedantically.
+# 5. Every folder of LAYERS, of plugins and of contrib has a README.md, which names each of its
+#    sources and no file that is not there.
 # Each rule is first tried on a small tree that breaks it.
 #
 # SPDX-License-Identifier: Apache-2.0
@@ -148,6 +150,39 @@ sub source_problems {
     return @problems;
 }
 
+# Files that a README names in backquotes, as "name.c", "folder/name.h" or "name.c: function".
+sub named_files {
+    my ($readme) = @_;
+    my $text = join '', slurp_lines($readme);
+    return map { s/:.*//sr } $text =~ m{`([\w./-]+\.(?:c|h|tbl|t|py|md|pml|map|in)(?::\s[^`]*)?)`}g;
+}
+
+sub readme_problems {
+    my ($root) = @_;
+    my ($rule) = read_layers($root);
+    my @folders = ((map { "src/$_" } grep { $_ ne 'pb' && -d "$root/src/$_" } keys %$rule),
+        map { substr $_, length "$root/" } grep { -d } glob "$root/plugins/* $root/contrib/*");
+    my @problems;
+    for my $folder (sort @folders) {
+        my $readme = "$root/$folder/README.md";
+        if (!-f $readme) {
+            push @problems, "$folder has no README.md";
+            next;
+        }
+        my %named;
+        for my $name (named_files($readme)) {
+            $named{$1} = 1 if $name =~ m{([^/]+)$};
+            push @problems, "$folder/README.md: there is no $name" unless grep { -e "$root/$_$name" }
+                "$folder/", 'src/', 'src/include/', '', 'plugins/', 'sql-like-docs/', 'regress/',
+                'regress/unit/', 'regress/t/';
+        }
+        push @problems, map { "$folder/README.md does not name $_" } grep { !$named{$_} }
+            map { substr $_, length "$root/$folder/" } glob "$root/$folder/*.c"
+            unless $folder eq 'src/api/grpc'; # grpc_int.h has the list
+    }
+    return @problems;
+}
+
 # $symbols: { folder => { defined => {name => 1}, undefined => {name => 1} } }.
 sub call_problems {
     my ($rule, $symbols) = @_;
@@ -265,6 +300,15 @@ subtest 'the rules are noticed when broken' => sub {
         my @problems = source_problems(toy_tree($file => $text));
         like(join("\n", @problems), $message, $what);
     }
+    my %readme = map { ("$_/README.md" => "`x.h` is not here, `low/low.h: f` is\n") } qw(src/include
+        src/low src/mid src/high plugins/p plugins/q_common);
+    is_deeply([ readme_problems(toy_tree(%readme, 'src/high/x.h' => '', 'src/low/README.md' => "`low.c`\n",
+            'plugins/p/README.md' => "`t4_plugin.h`, `p.c`\n", 'src/include/README.md' => '')) ],
+        [ 'plugins/q_common/README.md: there is no x.h', 'src/high/README.md does not name high.c',
+            'src/mid/README.md: there is no x.h', 'src/mid/README.md does not name mid.c' ],
+        'a README that names what is not there, or not what is');
+    delete $readme{'src/mid/README.md'};
+    like(join("\n", readme_problems(toy_tree(%readme))), qr/^src\/mid has no README/m, 'a folder without one');
     my ($rule) = read_layers(toy_tree());
     my %calls = (low => { defined => { low_f => 1 }, undefined => { memcpy => 1 } },
         mid => { defined => { mid_f => 1 }, undefined => { low_f => 1, write => 1 } });
@@ -278,6 +322,7 @@ subtest 'the rules are noticed when broken' => sub {
 };
 
 none('the sources keep src/LAYERS', source_problems($src_dir));
+none('every folder has a README.md that knows its files', readme_problems($src_dir));
 
 my ($layers) = read_layers($src_dir);
 if (defined $build_dir) {
