@@ -250,6 +250,54 @@ def links():
               "sql-like-docs/README.md names every page")
 
 
+# ---- formats --------------------------------------------------------------------------------
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def line_names(rows):
+    """Names in the first column: `a-b`, `-c` is a-b, a-c; the first row has kind and format."""
+    names, stem = [], ""
+    for row in rows:
+        for name in re.findall(r"`([^`]+)`", row[0]):
+            if name.startswith("-"):
+                name = stem + name
+            else:
+                stem = name.rpartition("-")[0]
+            names.append(name.split(" ")[0])
+    return names
+
+
+def formats():
+    """Each text record of the page has its lines in the table's order, and the right checksum."""
+    text = page("internals/formats.md")
+    wrong, seen = [], 0
+    for part in re.split(r"^## ", text, flags=re.M)[1:]:
+        for example in re.findall(r"^```text\n(t4-.*?)^```$", part, re.M | re.S):
+            seen += 1
+            body, _, crc = example.rpartition("crc ")
+            if crc != "%08x\n" % crc32c(body.encode()):
+                wrong.append("%s: crc is %08x" % (body.split("\n")[0], crc32c(body.encode())))
+            table = re.search(r"^\| line \|.*?\n\n", part + "\n\n", re.M | re.S)
+            if not table:
+                continue
+            want = line_names(table_rows(table.group(0)))
+            if "t4-lock 1" in example:
+                want.remove("move")  # of format 2 only
+            got = [line.split(" ")[0] for line in example.splitlines()]
+            if got != want:
+                wrong.append("%s: %s" % (got[0], [pair for pair in zip(got + [""], want + [""])
+                                                  if pair[0] != pair[1]][:1]))
+    TAP.equal(wrong, [], "text records of internals/formats.md are as their tables say")
+    TAP.ok(seen >= 9, "each has an example", seen)
+
+
 # ---- examples -------------------------------------------------------------------------------
 
 def examples(text):
@@ -415,7 +463,7 @@ def matcher():
 
 
 def main():
-    for part in (matcher, flags, metrics, errors, pages, fields, links, guide, reference,
+    for part in (matcher, flags, metrics, errors, pages, fields, links, formats, guide, reference,
                  move_from_etcd):
         part()
     TAP.done()
