@@ -12,6 +12,8 @@
 # 4. Every header compiles alone, the public ones also as C99 and C++11, pedantically.
 # 5. Every folder of LAYERS, of plugins and of contrib has a README.md, which names each of its
 #    sources and no file that is not there.
+# 6. There and in sql-like-docs/internals `file.c: function, function` names functions that the file
+#    has, and `function()` one that some source has.
 # Each rule is first tried on a small tree that breaks it.
 #
 # SPDX-License-Identifier: Apache-2.0
@@ -150,11 +152,50 @@ sub source_problems {
     return @problems;
 }
 
-# Files that a README names in backquotes, as "name.c", "folder/name.h" or "name.c: function".
+my @PLACES = ('src/', 'src/include/', '', 'plugins/', 'sql-like-docs/', 'regress/', 'regress/unit/', 'regress/t/');
+
+# What a page has in backquotes; blocks of code do not count.
+sub quoted {
+    my ($page) = @_;
+    my $text = join('', slurp_lines($page)) =~ s/^```.*?^```$//msgr;
+    return map { s/\s+/ /gr } $text =~ /`([^`]+)`/g;
+}
+
+# Files that are named, as "name.c", "folder/name.h" or "name.c: function, function".
 sub named_files {
-    my ($readme) = @_;
-    my $text = join '', slurp_lines($readme);
-    return map { s/:.*//sr } $text =~ m{`([\w./-]+\.(?:c|h|tbl|t|py|md|pml|map|in)(?::\s[^`]*)?)`}g;
+    return map { m{^([\w./-]+\.(?:c|h|tbl|t|py|md|pml|map|in))(?::\s|$)} ? $1 : () } quoted(@_);
+}
+
+sub path_of {
+    my ($root, $folder, $name) = @_;
+    my ($found) = grep { -e "$root/$_$name" } "$folder/", @PLACES;
+    return defined $found ? "$root/$found$name" : undef;
+}
+
+sub function_problems {
+    my ($root) = @_;
+    my (%words, @problems);
+    my $words_of = sub { # functions that a file defines; "": what looks like a function anywhere
+        my ($path) = @_;
+        return $words{$path} //= { map { $_ => 1 } join('', slurp_lines($path)) =~ /^(\w+)\(/gm } if $path ne '';
+        return $words{''} //= { map { $_ => 1 } map { join('', slurp_lines($_)) =~ /(\w+)\(/g }
+                map { files_below("$root/$_", qr/\.[ch]$/) } qw(src plugins contrib regress) };
+    };
+    for my $page (files_below("$root/sql-like-docs/internals", qr/\.md$/),
+        map { files_below("$root/$_", qr/README\.md$/) } qw(src plugins contrib)) {
+        my $here = substr $page, length "$root/";
+        for my $words (quoted($page)) {
+            if (my ($name) = $words =~ /^(\w+)\(\)$/) {
+                push @problems, "$here: there is no $name()" unless $words_of->('')->{$name};
+            } elsif (my ($file, $names) = $words =~ m{^([\w/]+\.c): ([\w, >-]+)$}) {
+                my $path = path_of($root, dirname($here), $file);
+                push @problems, "$here: there is no $file" unless defined $path;
+                push @problems, map { "$here: $file has no $_" } grep { defined $path && !$words_of->($path)->{$_} }
+                    $names =~ /\w+/g;
+            }
+        }
+    }
+    return @problems;
 }
 
 sub readme_problems {
@@ -172,9 +213,7 @@ sub readme_problems {
         my %named;
         for my $name (named_files($readme)) {
             $named{$1} = 1 if $name =~ m{([^/]+)$};
-            push @problems, "$folder/README.md: there is no $name" unless grep { -e "$root/$_$name" }
-                "$folder/", 'src/', 'src/include/', '', 'plugins/', 'sql-like-docs/', 'regress/',
-                'regress/unit/', 'regress/t/';
+            push @problems, "$folder/README.md: there is no $name" unless path_of($root, $folder, $name);
         }
         push @problems, map { "$folder/README.md does not name $_" } grep { !$named{$_} }
             map { substr $_, length "$root/$folder/" } glob "$root/$folder/*.c"
@@ -309,6 +348,10 @@ subtest 'the rules are noticed when broken' => sub {
         'a README that names what is not there, or not what is');
     delete $readme{'src/mid/README.md'};
     like(join("\n", readme_problems(toy_tree(%readme))), qr/^src\/mid has no README/m, 'a folder without one');
+    is_deeply([ function_problems(toy_tree('src/low/low.c' => "int\nlow_f(void)\n{\n    low_g();\n}\n",
+            'src/low/README.md' => "`low.c: low_f`, `low/low.c:\nlow_g`, `low_g()`, `low_h()`\n")) ],
+        [ 'src/low/README.md: low/low.c has no low_g', 'src/low/README.md: there is no low_h()' ],
+        'a function that is not there');
     my ($rule) = read_layers(toy_tree());
     my %calls = (low => { defined => { low_f => 1 }, undefined => { memcpy => 1 } },
         mid => { defined => { mid_f => 1 }, undefined => { low_f => 1, write => 1 } });
@@ -323,6 +366,7 @@ subtest 'the rules are noticed when broken' => sub {
 
 none('the sources keep src/LAYERS', source_problems($src_dir));
 none('every folder has a README.md that knows its files', readme_problems($src_dir));
+none('functions that pages name are there', function_problems($src_dir));
 
 my ($layers) = read_layers($src_dir);
 if (defined $build_dir) {

@@ -3,11 +3,10 @@
  *
  * A table comes from a plugin that may be older or newer than the server, so it is copied
  * into one of our own size first: what the plugin does not have is NULL there, and either
- * has a fallback (sync of an engine that keeps nothing, stats, defragment) or is refused by name
- * at
- * open.  After that a call is one indirect call; only its failure costs more, since the
- * plugin's words are then completed with what the caller should know.  The memory engine:
- * memory.c.
+ * has a fallback (sync of an engine that keeps nothing, stats, defragment) or is refused by
+ * name at open.  After that a call is one indirect call; only its failure costs more, since
+ * the plugin's words are then completed with what the caller should know.  The memory
+ * engine: memory.c.
  *
  * Entry points: engine_open(), then everything in engine.h.  Runs on: any thread as
  * engine.h says; there is no state of its own after engine_open().
