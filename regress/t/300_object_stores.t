@@ -97,7 +97,7 @@ def faulty():
 def hello():
     folder = enginetest.copy("hello_store", FOLDER)
     enginetest.make(TAP, "contrib/hello_store", folder,
-                    "T4_INCLUDE=" + os.path.join(t4test.SRC_DIR, "src", "include"))
+                    "T4_CFLAGS=-I" + os.path.join(t4test.SRC_DIR, "src", "include"))
     passes("hello_store://", 250, "--plugin-dir", folder, "hello_store://x")
     source = open(os.path.join(folder, "hello_store.c")).read()
     TAP.equal(re.findall(r'#include "(.*)"', source), ["t4_plugin.h"],
