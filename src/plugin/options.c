@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/distance.h"
 #include "base/memory.h"
 #include "base/slice.h"
 
@@ -166,31 +167,6 @@ parse_one(const char *plugin, const struct t4_option *o, const char *text, bool 
 
 /* --- finding the option of a setting ------------------------------------------------ */
 
-/* Insertions, deletions and replacements that make b out of a. */
-static unsigned
-distance(const char *a, const char *b)
-{
-    unsigned row[MAX_NAME + 1], n = (unsigned)strlen(b);
-
-    if (n > MAX_NAME)
-        return MAX_NAME;
-    for (unsigned j = 0; j <= n; j++)
-        row[j] = j;
-    for (unsigned i = 1; *a != '\0' && i <= MAX_NAME; a++, i++) {
-        unsigned diagonal = row[0];
-
-        row[0] = i;
-        for (unsigned j = 1; j <= n; j++) {
-            unsigned replace = diagonal + (*a != b[j - 1]);
-            unsigned other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-
-            diagonal = row[j];
-            row[j] = replace < other ? replace : other;
-        }
-    }
-    return row[n];
-}
-
 static t4_status
 refuse_unknown(const char *plugin, const struct t4_option *options, size_t n,
                const char *name, struct error *error)
@@ -204,7 +180,7 @@ refuse_unknown(const char *plugin, const struct t4_option *options, size_t n,
                   MAX_NAME, name);
     for (size_t i = 0; i < n; i++)
         if (nearest == NULL ||
-            distance(name, options[i].name) < distance(name, nearest->name))
+            word_distance(name, options[i].name) < word_distance(name, nearest->name))
             nearest = &options[i];
     if (nearest == NULL)
         error_hint(error, "this plugin has no settings at all: leave it out");

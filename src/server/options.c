@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/distance.h"
 #include "base/memory.h"
 #include "server/systemd.h"
 
@@ -66,31 +67,6 @@ row_index(const struct option_row *row)
     return (size_t)(row - option_table);
 }
 
-/* Insertions, deletions and replacements that make b of a; both are short. */
-static size_t
-distance(const char *a, const char *b)
-{
-    size_t row[OPTION_NAME_BYTES + 1], n = strlen(b);
-
-    if (n > OPTION_NAME_BYTES)
-        return n;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; *a != '\0'; a++, i++) {
-        size_t diagonal = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t replace = diagonal + (*a != b[j - 1]);
-            size_t other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-
-            diagonal = row[j];
-            row[j] = replace < other ? replace : other;
-        }
-    }
-    return row[n];
-}
-
 /* The flag that was probably meant, or NULL. */
 static const struct option_row *
 nearest(const char *name)
@@ -101,7 +77,7 @@ nearest(const char *name)
     if (strlen(name) >= OPTION_NAME_BYTES)
         return NULL;
     for (size_t i = 0; i < option_count; i++) {
-        size_t d = distance(name, option_table[i].name);
+        size_t d = word_distance(name, option_table[i].name);
 
         if (d <= least) {
             best = &option_table[i];

@@ -26,6 +26,16 @@ flag_value(const char *name, int argc, char *const *argv, int *i)
     return *i + 1 < argc ? argv[++*i] : "";
 }
 
+t4_status
+flag_refuse(struct error *error, const char *flag, const char *value, const char *hint)
+{
+    if (value[0] == '\0')
+        error_set(error, T4_E_INVALID, "a value is missing behind %s", flag);
+    else
+        error_set(error, T4_E_INVALID, "%s takes no \"%.128s\"", flag, value);
+    return error_hint(error, "%s", hint);
+}
+
 struct unit {
     const char *name;
     int64_t factor;

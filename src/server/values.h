@@ -12,11 +12,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
+
 /*
  * The value of the flag `name` ("--name") if argv[*i] is that one: behind its "=", or the next
  * word, to which *i is moved on.  NULL: argv[*i] is another flag; "": the value is missing.
  */
 const char *flag_value(const char *name, int argc, char *const *argv, int *i);
+/* INVALID: the flag does not take that value, or has none (""). */
+t4_status flag_refuse(struct error *error, const char *flag, const char *value,
+                      const char *hint);
 
 /* The value of a variable of "NAME=value" entries ended by NULL; NULL: not set, or empty. */
 const char *environment_value(char *const *environment, const char *name);

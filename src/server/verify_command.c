@@ -69,16 +69,6 @@ struct words {
     const char *tmp;
 };
 
-static t4_status
-wrong(struct error *error, const char *flag, const char *value, const char *hint)
-{
-    if (value[0] == '\0')
-        error_set(error, T4_E_INVALID, "a value is missing behind %s", flag);
-    else
-        error_set(error, T4_E_INVALID, "%s takes no \"%.128s\"", flag, value);
-    return error_hint(error, "%s", hint);
-}
-
 /* *mine: the word is a flag of this command. */
 static t4_status
 read_word(struct words *w, int argc, char *const *argv, int *i, bool *mine,
@@ -94,16 +84,16 @@ read_word(struct words *w, int argc, char *const *argv, int *i, bool *mine,
     } else if ((value = flag_value("--checkpoint", argc, argv, i)) != NULL) {
         w->one_checkpoint = true;
         if (!value_parse_int(value, &w->revision) || w->revision < 1)
-            return wrong(error, "--checkpoint", value,
-                         "it takes the revision of a kept checkpoint");
+            return flag_refuse(error, "--checkpoint", value,
+                               "it takes the revision of a kept checkpoint");
     } else if ((value = flag_value("--parallel", argc, argv, i)) != NULL) {
         if (!value_parse_int(value, &w->parallel) || w->parallel < 1 ||
             w->parallel > VERIFY_PARALLEL_MAX)
-            return wrong(error, "--parallel", value, "it takes 1 to 64");
+            return flag_refuse(error, "--parallel", value, "it takes 1 to 64");
     } else if ((value = flag_value("--tmp", argc, argv, i)) != NULL) {
         w->tmp = value;
         if (value[0] == '\0')
-            return wrong(error, "--tmp", value, "it takes a folder");
+            return flag_refuse(error, "--tmp", value, "it takes a folder");
     } else {
         *mine = false;
     }

@@ -67,22 +67,13 @@ struct words {
 /* --- flags ---------------------------------------------------------------------------- */
 
 static t4_status
-wrong(struct error *error, const char *flag, const char *value, const char *hint)
-{
-    if (value[0] == '\0')
-        error_set(error, T4_E_INVALID, "a value is missing behind %s", flag);
-    else
-        error_set(error, T4_E_INVALID, "%s takes no \"%.128s\"", flag, value);
-    return error_hint(error, "%s", hint);
-}
-
-static t4_status
 read_index(const char *flag, const char *text, uint64_t *out, struct error *error)
 {
     int64_t n;
 
     if (!value_parse_int(text, &n) || n < 1)
-        return wrong(error, flag, text, "it takes the index of an entry, 1 or more");
+        return flag_refuse(error, flag, text,
+                           "it takes the index of an entry, 1 or more");
     *out = (uint64_t)n;
     return T4_OK;
 }
@@ -96,7 +87,7 @@ read_choice(const char *flag, const char *text, const char *first, const char *o
 
     if (strcmp(text, first) != 0 && strcmp(text, other) != 0) {
         snprintf(hint, sizeof hint, "it takes %s or %s", first, other);
-        return wrong(error, flag, text, hint);
+        return flag_refuse(error, flag, text, hint);
     }
     *second = strcmp(text, other) == 0;
     return T4_OK;
@@ -113,14 +104,14 @@ read_word(struct words *w, int argc, char *const *argv, int *i, struct error *er
     if ((value = flag_value("--data-dir", argc, argv, i)) != NULL) {
         w->data_dir = value;
         return value[0] != '\0' ? T4_OK
-                                : wrong(error, "--data-dir", value,
-                                        "it takes the data directory of a server");
+                                : flag_refuse(error, "--data-dir", value,
+                                              "it takes the data directory of a server");
     }
     if ((value = flag_value("--file", argc, argv, i)) != NULL) {
         w->file = value;
         return value[0] != '\0' ? T4_OK
-                                : wrong(error, "--file", value,
-                                        "it takes a file divergent-FIRST-LAST.log");
+                                : flag_refuse(error, "--file", value,
+                                              "it takes a file divergent-FIRST-LAST.log");
     }
     if ((value = flag_value("--from", argc, argv, i)) != NULL)
         return read_index("--from", value, &w->from, error);
