@@ -211,3 +211,75 @@ text_close(struct text_reader *r)
 {
     return !r->bad && r->next == r->end;
 }
+
+/* --- tables of lines ---------------------------------------------------------------- */
+
+static uint64_t
+load_number(const uint8_t *member, size_t size)
+{
+    uint64_t u64;
+    uint32_t u32;
+
+    if (size == sizeof(bool))
+        return *member;
+    if (size == sizeof u32) {
+        memcpy(&u32, member, sizeof u32);
+        return u32;
+    }
+    memcpy(&u64, member, sizeof u64);
+    return u64;
+}
+
+/* False: it does not fit. */
+static bool
+store_number(uint8_t *member, size_t size, uint64_t v)
+{
+    uint32_t u32 = (uint32_t)v;
+
+    if (size == sizeof v)
+        memcpy(member, &v, sizeof v);
+    else if (size == sizeof u32)
+        memcpy(member, &u32, sizeof u32);
+    else
+        *member = v != 0;
+    return size == sizeof v || v == (size == sizeof u32 ? u32 : *member);
+}
+
+void
+text_lines(struct buffer *out, const struct text_line *lines, size_t n,
+           const void *object)
+{
+    for (const struct text_line *l = lines; l < lines + n; l++) {
+        const uint8_t *member = (const uint8_t *)object + l->offset;
+
+        switch (l->form) {
+        case TEXT_NUMBER: text_u64(out, l->name, load_number(member, l->size)); break;
+        case TEXT_ID: text_hex(out, l->name, load_number(member, l->size)); break;
+        case TEXT_DIGEST: text_bytes(out, l->name, member, l->size); break;
+        case TEXT_SENTENCE: text_string(out, l->name, (const char *)member); break;
+        }
+    }
+}
+
+void
+text_read_lines(struct text_reader *r, const struct text_line *lines, size_t n,
+                void *object)
+{
+    for (const struct text_line *l = lines; l < lines + n; l++) {
+        uint8_t *member = (uint8_t *)object + l->offset;
+        bool fits = true;
+
+        switch (l->form) {
+        case TEXT_NUMBER:
+            fits = store_number(member, l->size, text_read_u64(r, l->name));
+            break;
+        case TEXT_ID:
+            fits = store_number(member, l->size, text_read_hex(r, l->name));
+            break;
+        case TEXT_DIGEST: text_read_bytes(r, l->name, member, l->size); break;
+        case TEXT_SENTENCE: text_read_string(r, l->name, (char *)member, l->size); break;
+        }
+        if (!fits)
+            r->bad = true;
+    }
+}

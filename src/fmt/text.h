@@ -12,6 +12,8 @@
 #ifndef FMT_TEXT_H
 #define FMT_TEXT_H
 
+#include <stddef.h>
+
 #include "base/buffer.h"
 
 void text_begin(struct buffer *out, const char *kind, unsigned format);
@@ -42,5 +44,36 @@ void text_read_bytes(struct text_reader *r, const char *name, uint8_t *data, siz
 void text_read_string(struct text_reader *r, const char *name, char *value, size_t size);
 /* True if nothing was bad and no line is left. */
 bool text_close(struct text_reader *r);
+
+/*
+ * Lines that stand one behind the other in a record and are members of one struct: the table says
+ * both how they are written and how they are read.
+ */
+enum text_form {
+    TEXT_NUMBER,  /* decimal; of 1 (bool), 4 or 8 bytes, -1 is the largest */
+    TEXT_ID,      /* uint64_t, 16 hexadecimal digits */
+    TEXT_DIGEST,  /* bytes, two hexadecimal digits each */
+    TEXT_SENTENCE /* char[], ended by a zero */
+};
+struct text_line {
+    const char *name;
+    enum text_form form;
+    size_t offset, size; /* of the member */
+};
+#define TEXT_LINE(name_, form_, type, member)                                            \
+    {                                                                                    \
+        .name = name_, .form = form_, .offset = offsetof(type, member),                  \
+        .size = sizeof(((type *)0)->member)                                              \
+    }
+void text_lines(struct buffer *out, const struct text_line *lines, size_t n,
+                const void *object);
+/* What does not fit into its member makes the reader bad. */
+void text_read_lines(struct text_reader *r, const struct text_line *lines, size_t n,
+                     void *object);
+/* The same for a table. */
+#define TEXT_LINES(out, table, object)                                                   \
+    text_lines(out, table, sizeof(table) / sizeof(table)[0], object)
+#define TEXT_READ_LINES(r, table, object)                                                \
+    text_read_lines(r, table, sizeof(table) / sizeof(table)[0], object)
 
 #endif

@@ -17,35 +17,42 @@
 #define FILE_MAX 4096
 #define NAME "store-memory"
 
+#define LINE(form, name, member) TEXT_LINE(name, TEXT_##form, struct memory, member)
+static const struct text_line memory_lines[] = {
+    LINE(ID, "incarnation", incarnation),
+    LINE(SENTENCE, "url", url),
+    LINE(NUMBER, "probed", probed),
+    LINE(ID, "cluster", cluster_id),
+    LINE(ID, "lineage", lineage),
+    LINE(NUMBER, "lock-counter", lock_counter),
+    LINE(NUMBER, "manifest-counter", manifest_counter),
+    LINE(NUMBER, "term", term),
+    LINE(NUMBER, "led-term", led_term),
+    LINE(NUMBER, "rule", rule),
+    LINE(NUMBER, "joining", joining),
+    LINE(NUMBER, "taken-ours", taken.was_ours),
+    LINE(NUMBER, "taken-released", taken.released),
+    LINE(NUMBER, "taken-released-index", taken.released_index),
+    LINE(NUMBER, "taken-rule", taken.rule),
+    LINE(NUMBER, "next-slot", place.next_slot),
+    LINE(NUMBER, "chain-term", place.term),
+    LINE(NUMBER, "last-index", place.last_index),
+    LINE(DIGEST, "hash", place.hash),
+};
+#define N_LINES (sizeof memory_lines / sizeof memory_lines[0])
+
 static bool
 parse(struct t4_slice text, struct memory *m)
 {
     struct text_reader r;
     unsigned format;
+    size_t first;
 
     if (!text_open(&r, text, "t4-store-memory", &format) || format == 0 ||
         format > FORMAT)
         return false;
-    if (format >= 2)
-        m->incarnation = text_read_hex(&r, "incarnation");
-    text_read_string(&r, "url", m->url, sizeof m->url);
-    m->probed = text_read_u64(&r, "probed") != 0;
-    m->cluster_id = text_read_hex(&r, "cluster");
-    m->lineage = text_read_hex(&r, "lineage");
-    m->lock_counter = text_read_u64(&r, "lock-counter");
-    m->manifest_counter = text_read_u64(&r, "manifest-counter");
-    m->term = text_read_u64(&r, "term");
-    m->led_term = text_read_u64(&r, "led-term");
-    m->rule = (uint32_t)text_read_u64(&r, "rule");
-    m->joining = text_read_u64(&r, "joining") != 0;
-    m->taken.was_ours = text_read_u64(&r, "taken-ours") != 0;
-    m->taken.released = text_read_u64(&r, "taken-released") != 0;
-    m->taken.released_index = text_read_u64(&r, "taken-released-index");
-    m->taken.rule = (uint32_t)text_read_u64(&r, "taken-rule");
-    m->place.next_slot = text_read_u64(&r, "next-slot");
-    m->place.term = text_read_u64(&r, "chain-term");
-    m->place.last_index = text_read_u64(&r, "last-index");
-    text_read_bytes(&r, "hash", m->place.hash, HASH_BYTES);
+    first = format < 2 ? 1 : 0; /* no incarnation */
+    text_read_lines(&r, memory_lines + first, N_LINES - first, m);
     return text_close(&r);
 }
 
@@ -110,25 +117,7 @@ memory_text(void *arg, const struct env_stat *st, struct buffer *text)
 
     (void)st;
     text_begin(text, "t4-store-memory", FORMAT);
-    text_hex(text, "incarnation", m->incarnation);
-    text_string(text, "url", m->url);
-    text_u64(text, "probed", m->probed);
-    text_hex(text, "cluster", m->cluster_id);
-    text_hex(text, "lineage", m->lineage);
-    text_u64(text, "lock-counter", m->lock_counter);
-    text_u64(text, "manifest-counter", m->manifest_counter);
-    text_u64(text, "term", m->term);
-    text_u64(text, "led-term", m->led_term);
-    text_u64(text, "rule", m->rule);
-    text_u64(text, "joining", m->joining);
-    text_u64(text, "taken-ours", m->taken.was_ours);
-    text_u64(text, "taken-released", m->taken.released);
-    text_u64(text, "taken-released-index", m->taken.released_index);
-    text_u64(text, "taken-rule", m->taken.rule);
-    text_u64(text, "next-slot", m->place.next_slot);
-    text_u64(text, "chain-term", m->place.term);
-    text_u64(text, "last-index", m->place.last_index);
-    text_bytes(text, "hash", m->place.hash, HASH_BYTES);
+    text_lines(text, memory_lines, N_LINES, m);
     text_end(text);
 }
 
