@@ -1,18 +1,19 @@
 /*
  * node_int.h - what the files of this folder share.
  *
- * identity.c  who this data directory is: lock, ids, copied-directory check
- * recover.c   engine and log -> evaluation state
- * base.c      the checkpoint that the engine began with
- * alarm.c     alarms and the quota
+ * node.c        assembly, reads, status
+ * identity.c    who this data directory is: lock, ids, copied-directory check
+ * engine.c      the storage engine's folder
+ * recover.c     engine and log -> evaluation state
+ * commit.c      queue, commit role, sync thread, publication, release of answers
+ * evaluate.c    one request -> effects, applied to log buffer, memtable and lease table
+ * lead.c        the object store: identity from it, joining, commit by upload, being deposed
+ * base.c        the checkpoint that the engine began with
+ * background.c  engine thread (flush, compaction), keeper thread (expiry, segments, space)
+ * alarm.c       alarms and the quota
  * defragment.c  making the engine's file smaller
- * compactor.c when history is compacted by itself
- * commit.c    queue, commit role, sync thread, publication, release of answers
- * evaluate.c  one request -> effects, applied to log buffer, memtable and lease table
- * lead.c      the object store: identity from it, joining, commit by upload, being deposed
- * background.c engine thread (flush, compaction) and keeper thread (expiry, segments, space)
- * state.c     calls about the whole state: hashes, snapshots
- * node.c      assembly, reads, status
+ * compactor.c   when history is compacted by itself
+ * state.c       calls about the whole state: hashes, snapshots
  *
  * Lock order: role -> log.lock -> publish.lock.  queue.lock is taken alone but for the pool's
  * own lock.  No callback is called with any of them held except that evaluation happens within

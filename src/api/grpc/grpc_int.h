@@ -18,6 +18,7 @@
  *   watch.c      the Watch stream         keepalive.c   the LeaseKeepAlive stream
  *   range_stream.c  RangeStream           health.c      the health service
  *   recipe.c     calls of several steps, which can wait; with them:
+ *   contend.c    what Lock and Campaign have in common
  *   lock.c       Lock                     election.c    Election    observe.c  its Observe
  *
  * Locks, in this order: grpc_api.lock, then a stream kind's own lock, then stream.lock.  None
