@@ -108,11 +108,11 @@ struct rebuild_options {
     uint64_t incarnation, timeout_ns;
 };
 /*
- * Makes file number `which` of a run again from the log that the store still has, without the file
- * itself; *object has the hash that its name says, so it is put back whoever leads (a failure of
- * that is only logged).  Any thread; reads the log since a listed checkpoint, so it may take long.  Errors: INVALID, CORRUPT:
- * what it would need is not there any more, or does not give those bytes; NOMEM: too much was
- * written to its keys; the store's.
+ * Makes file number `which` of a run again from the log that the store still has, without the
+ * file itself; *object has the hash that its name says, so it is put back whoever leads (a
+ * failure of that is only logged).  Any thread; reads the log since a listed checkpoint, so it
+ * may take long.  Errors: INVALID, CORRUPT: what it would need is not there any more, or does
+ * not give those bytes; NOMEM: too much was written to its keys; the store's.
  */
 t4_status checkpoint_rebuild(const struct rebuild_options *options,
                              const struct run_index *run, size_t which,

@@ -30,8 +30,8 @@ void condition_destroy(struct condition *c);
 /* Waits at most `ns` nanoseconds (of CLOCK_MONOTONIC); false: the time is over. */
 bool condition_wait_for(struct condition *c, struct mutex *m, uint64_t ns);
 /*
- * Starts a thread with all signals blocked and the caller's log sink; name: at most 15 characters (shown by
- * ps -L).
+ * Starts a thread with all signals blocked and the caller's log sink; name: at most 15
+ * characters (shown by ps -L).
  */
 void thread_start(struct thread *t, const char *name, void *(*fn)(void *), void *arg);
 void thread_join(struct thread *t);

@@ -2,11 +2,11 @@
  * background.c - the engine thread and the keeper thread.
  *
  * The engine thread does flush and compaction, one slice after the other, paced so that the
- * log's fdatasync does not suffer; when frozen memtables pile up it stops pausing.  The
- * keeper creates log segments ahead of need, retries when the disk was full, and starts the
- * expiry of leases, the logging of remainders and automatic compactions as requests through
- * the same queue as everything else.  Only the role may freeze a memtable, so that a physical compaction which
- * finds its revision still in the active one asks for that in the same way.
+ * log's fdatasync does not suffer; when frozen memtables pile up it stops pausing.  The keeper
+ * creates log segments ahead of need, retries when the disk was full, and starts the expiry of
+ * leases, the logging of remainders and automatic compactions as requests through the same
+ * queue as everything else.  Only the role may freeze a memtable, so that a physical
+ * compaction which finds its revision still in the active one asks for that in the same way.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -1,10 +1,11 @@
 /*
  * compactor.h - when history is compacted by itself, and up to which revision: etcd's rules.
  *
- * A pure machine: whoever owns it tells it the time and the newest revision, and is told what to
- * compact.  Periodic: the revision is sampled ten times in each period (or hour, if that is
+ * A pure machine: whoever owns it tells it the time and the newest revision, and is told what
+ * to compact.  Periodic: the revision is sampled ten times in each period (or hour, if that is
  * shorter); first after a whole period, then each period or hour, all is compacted to what was
- * the newest at the oldest sample, one period ago, or one and one pause.  By revision: every five minutes all but the newest so many.
+ * the newest at the oldest sample, one period ago, or one and one pause.  By revision: every
+ * five minutes all but the newest so many.
  *
  * Times are nanoseconds of the boot clock.  One thread at a time.
  *

@@ -1,9 +1,10 @@
 /*
  * run.c - `t4 run`: starts the parts in order, waits for a signal, stops them in order.
  *
- * Start: options -> log -> metrics and health -> storage engine's plugin -> store -> snapshot (with
- * --from-snapshot) -> node (locks the data directory, recovers) -> gRPC.  Stop: not ready any more -> gRPC (polite, within
- * --shutdown-grace) -> node -> plugin -> metrics and health.
+ * Start: options -> log -> metrics and health -> storage engine's plugin -> store -> snapshot
+ * (with --from-snapshot) -> node (locks the data directory, recovers) -> gRPC.  Stop: not
+ * ready any more -> gRPC (polite, within --shutdown-grace) -> node -> plugin -> metrics and
+ * health.
  *
  * Signals reach the main thread only; all other threads are started with them blocked.
  *   while starting   SIGTERM, SIGINT, SIGHUP end the process at once: nothing was

@@ -1,11 +1,11 @@
 /*
  * log_walk.c - the chain from place to place, through archives and raw slots.
  *
- * Up to the floor the archives are walked that were listed, from there on the raw slots.  A slot that was
- * listed and is gone, or that was not listed below one that was, is looked for again: if the
- * floor was moved above it, an archive has it by now.  Slots are filled in order, one at a time, so
- * whatever lies below a listed data segment was in the store when it was listed; only a fence may
- * stand behind a free slot (object-log.md, take-over).
+ * Up to the floor the archives are walked that were listed, from there on the raw slots.  A
+ * slot that was listed and is gone, or that was not listed below one that was, is looked for
+ * again: if the floor was moved above it, an archive has it by now.  Slots are filled in
+ * order, one at a time, so whatever lies below a listed data segment was in the store when it
+ * was listed; only a fence may stand behind a free slot (object-log.md, take-over).
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -6,7 +6,8 @@
  * by key range, so that an event costs in proportion to its matching watchers; a watcher that
  * starts in the past, or fell behind because its client does not read, is *unsynced* and
  * catches up by reading older parts of the log, together with others that are as far behind;
- * where the log does not reach back that far, by a scan of the versions of its keys.  An event is encoded once and shared.
+ * where the log does not reach back that far, by a scan of the versions of its keys.  An event
+ * is encoded once and shared.
  *
  * Threads: everything here may be called from any thread; calls only queue work for the hub
  * thread, which calls the stream's functions.

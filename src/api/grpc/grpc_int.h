@@ -364,9 +364,9 @@ void unknown_post(struct queue *q);
 
 /*
  * One stream.  A call with a single request can be one, too: where it has many answers, or one
- * that may take long, so that it must hear that its client is gone.  Its message() returns false
- * and its half_closed() is stream_no_request().  Each outstanding batch of operations holds a reference, and so
- * does whoever else may call it (the hub, a request at the node).
+ * that may take long, so that it must hear that its client is gone.  Its message() returns
+ * false and its half_closed() is stream_no_request().  Each outstanding batch of operations
+ * holds a reference, and so does whoever else may call it (the hub, a request at the node).
  *
  * Invariants
  *  (1) at most one receive and one send are outstanding; the close operation is started once,

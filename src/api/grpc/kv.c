@@ -1,5 +1,6 @@
 /*
- * kv.c - the KV and Lease calls, and those of Maintenance that end at the node: from the unpacked message to the node.
+ * kv.c - the KV and Lease calls, and those of Maintenance that end at the node: from the
+ * unpacked message to the node.
  *
  * Each handler makes the transport-free request, validates it in etcd's order, and either
  * reads at once (short reads on the polling thread, long ones on a worker) or submits it to
