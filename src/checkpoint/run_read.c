@@ -15,15 +15,13 @@ run_fetch(struct objectlog *log, const struct checkpoint_run *name, struct run_i
           struct error *error)
 {
     struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
     char key[SST_KEY_BYTES];
     t4_status status;
 
     run_key(key, name->sha256, name->term, name->index);
     status = objectlog_fetch(log, key, RUN_OBJECT_MAX, &object, error);
     if (status == T4_OK) {
-        sha256(buffer_slice(&object), hash);
-        if (memcmp(hash, name->sha256, SHA256_BYTES) != 0)
+        if (!sha256_is(buffer_slice(&object), name->sha256))
             status = error_set(error, T4_E_CORRUPT, "its bytes do not have its hash");
         else
             status = run_index_decode(buffer_slice(&object), run, error);

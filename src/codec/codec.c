@@ -75,6 +75,15 @@ sha256_end(struct sha256_stream *s, uint8_t digest[SHA256_BYTES])
     stream_begin(s);
 }
 
+bool
+sha256_is(struct t4_slice data, const uint8_t digest[SHA256_BYTES])
+{
+    uint8_t own[SHA256_BYTES];
+
+    sha256(data, own);
+    return memcmp(own, digest, sizeof own) == 0;
+}
+
 void
 sha256_hex(const uint8_t digest[SHA256_BYTES], char text[2 * SHA256_BYTES + 1])
 {

@@ -16,6 +16,7 @@
 #define CODEC_VERSION 1 /* of the compressed form; stands in every object that has one */
 
 void sha256(struct t4_slice data, uint8_t digest[SHA256_BYTES]);
+bool sha256_is(struct t4_slice data, const uint8_t digest[SHA256_BYTES]);
 /* 64 lower case hexadecimal digits and a terminator. */
 void sha256_hex(const uint8_t digest[SHA256_BYTES], char text[2 * SHA256_BYTES + 1]);
 bool sha256_parse(const char *text, uint8_t digest[SHA256_BYTES]);

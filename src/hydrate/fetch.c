@@ -73,14 +73,12 @@ read_run(void *arg)
     struct run_read *r = arg;
     const struct checkpoint_run *run = &r->h->checkpoint.run[r->i];
     struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
     char key[SST_KEY_BYTES];
 
     run_key(key, run->sha256, run->term, run->index);
     r->status = get(r->h, key, RUN_OBJECT_MAX, &object, &r->error);
     if (r->status == T4_OK) {
-        sha256(buffer_slice(&object), hash);
-        if (memcmp(hash, run->sha256, sizeof hash) != 0)
+        if (!sha256_is(buffer_slice(&object), run->sha256))
             r->status =
                 error_set(&r->error, T4_E_CORRUPT, "it is not what its name says");
         else

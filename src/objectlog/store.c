@@ -260,15 +260,13 @@ objectlog_fetch_checkpoint(struct objectlog *c, const struct checkpoint_name *na
                            struct checkpoint_object *out, struct error *error)
 {
     struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
     char key[CHECKPOINT_KEY_BYTES];
     t4_status status;
 
     checkpoint_key(key, name->term, name->revision, name->index);
     status = objectlog_fetch(c, key, OBJECT_TEXT_MAX, &object, error);
     if (status == T4_OK) {
-        sha256(buffer_slice(&object), hash);
-        status = memcmp(hash, name->sha256, SHA256_BYTES) == 0
+        status = sha256_is(buffer_slice(&object), name->sha256)
                      ? checkpoint_decode(buffer_slice(&object), out)
                      : T4_E_CORRUPT;
         if (status != T4_OK)

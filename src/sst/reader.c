@@ -96,13 +96,10 @@ sst_key_text(char text[KEY_TEXT_BYTES], struct t4_slice key)
 t4_status
 sst_check_object(struct t4_slice object, const struct sst_info *info, struct error *error)
 {
-    uint8_t hash[SHA256_BYTES];
-
     if (object.len != info->object_bytes)
         return sst_damaged(error, "%zu bytes instead of %" PRIu64, object.len,
                            info->object_bytes);
-    sha256(object, hash);
-    if (memcmp(hash, info->sha256, sizeof hash) != 0)
+    if (!sha256_is(object, info->sha256))
         return sst_damaged(error,
                            "its bytes do not have the SHA-256 that it is named by");
     return T4_OK;

@@ -87,17 +87,15 @@ read_object(struct verify *v, uint32_t i, struct error *error)
     const struct checkpoint_name *name = &v->manifest.checkpoint[i];
     struct kept *k = &v->kept[i];
     struct buffer object = {0};
-    uint8_t hash[SHA256_BYTES];
     bool listed = true;
     t4_status status = fetch_object(v, k->key, OBJECT_TEXT_MAX, &object, error);
 
-    sha256(buffer_slice(&object), hash);
     if (status == T4_E_NOTFOUND) {
         status = still_listed(v, i, &listed, error);
         if (status == T4_OK && listed)
             verify_bad(v, k->key, "is missing, although the manifest lists it");
     } else if (status == T4_E_CORRUPT ||
-               (status == T4_OK && memcmp(hash, name->sha256, sizeof hash) != 0)) {
+               (status == T4_OK && !sha256_is(buffer_slice(&object), name->sha256))) {
         verify_bad(v, k->key, "does not have the hash that the manifest has of it");
         status = T4_OK;
     } else if (status == T4_OK) {

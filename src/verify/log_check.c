@@ -41,7 +41,6 @@ take_held(void *arg, struct fetched *f, struct error *error)
     struct verify *v = l->walk.v;
     const struct held *h = &l->held[f->i];
     char archive[ARCHIVE_KEY_BYTES];
-    uint8_t hash[SHA256_BYTES];
     struct segment s;
 
     archive_key(archive, h->first, h->last);
@@ -52,8 +51,7 @@ take_held(void *arg, struct fetched *f, struct error *error)
                                 "there, which must never be deleted",
                                 archive)
                    : T4_OK;
-    sha256(buffer_slice(&f->object), hash);
-    if (f->status == T4_OK && memcmp(hash, h->slot.hash, sizeof hash) == 0) {
+    if (f->status == T4_OK && sha256_is(buffer_slice(&f->object), h->slot.hash)) {
         if (segment_decode(buffer_slice(&f->object), &s) == T4_OK &&
             s.term == h->slot.term)
             return T4_OK;

@@ -294,11 +294,9 @@ look_at_orphan(void *arg, struct fetched *f)
     const struct verify *v = arg;
     const struct listed *o = &v->listing.object[f->i];
     struct checkpoint_object *c;
-    uint8_t hash[SHA256_BYTES];
 
     if (o->kind != KIND_CHECKPOINT) {
-        sha256(buffer_slice(&f->object), hash);
-        if (memcmp(hash, o->sha256, sizeof hash) != 0)
+        if (!sha256_is(buffer_slice(&f->object), o->sha256))
             f->status = error_set(&f->error, T4_E_CORRUPT,
                                   "its bytes do not have the hash in its name");
         return;
