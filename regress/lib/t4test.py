@@ -118,6 +118,16 @@ def short(value, limit=2000):
 _ports_given = set()
 
 
+def crc32c(data):
+    """The checksum of t4's formats (Castagnoli)."""
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
 def free_port():
     """A loopback port nothing listens on now, never the same one twice in this process."""
     while True:

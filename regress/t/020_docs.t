@@ -252,15 +252,6 @@ def links():
 
 # ---- formats --------------------------------------------------------------------------------
 
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
-
-
 def line_names(rows):
     """Names in the first column: `a-b`, `-c` is a-b, a-c; the first row has kind and format."""
     names, stem = [], ""
@@ -282,8 +273,9 @@ def formats():
         for example in re.findall(r"^```text\n(t4-.*?)^```$", part, re.M | re.S):
             seen += 1
             body, _, crc = example.rpartition("crc ")
-            if crc != "%08x\n" % crc32c(body.encode()):
-                wrong.append("%s: crc is %08x" % (body.split("\n")[0], crc32c(body.encode())))
+            right = "%08x\n" % t4test.crc32c(body.encode())
+            if crc != right:
+                wrong.append("%s: crc is %s" % (body.split("\n")[0], right))
             table = re.search(r"^\| line \|.*?\n\n", part + "\n\n", re.M | re.S)
             if not table:
                 continue

@@ -43,20 +43,11 @@ def identity(server):
         return text.read().splitlines()
 
 
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
-
-
 def rewrite(server, text):
     """Puts a text with its checksum into the identity, in the same inode."""
     with open(os.path.join(server.data_dir, "identity"), "r+b") as out:
         out.truncate(0)
-        out.write(text + b"crc %08x\n" % crc32c(text))
+        out.write(text + b"crc %08x\n" % t4test.crc32c(text))
 
 
 def settle(server):

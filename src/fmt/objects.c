@@ -38,6 +38,30 @@ verdict(struct text_reader *r, unsigned format, unsigned newest)
     return text_close(r) && format >= 1 ? T4_OK : T4_E_CORRUPT;
 }
 
+/* Records that are nothing but one table. */
+static void
+encode(struct buffer *out, const char *kind, const struct text_line *lines, size_t n,
+       const void *object)
+{
+    text_begin(out, kind, FORMAT);
+    text_lines(out, lines, n, object);
+    text_end(out);
+}
+
+static t4_status
+decode(struct t4_slice text, const char *kind, const struct text_line *lines, size_t n,
+       void *object, size_t size)
+{
+    struct text_reader r;
+    unsigned format;
+
+    memset(object, 0, size);
+    text_open(&r, text, kind, &format);
+    text_read_lines(&r, lines, n, object);
+    return verdict(&r, format, FORMAT);
+}
+
+#define COUNT(table) (sizeof(table) / sizeof(table)[0])
 #define LINE(form, name, type, member) TEXT_LINE(name, TEXT_##form, struct type, member)
 
 static const struct text_line cluster_lines[] = {
@@ -49,23 +73,17 @@ static const struct text_line cluster_lines[] = {
 void
 cluster_encode(struct buffer *out, const struct cluster_object *c)
 {
-    text_begin(out, "t4-cluster", FORMAT);
-    TEXT_LINES(out, cluster_lines, c);
-    text_end(out);
+    encode(out, "t4-cluster", cluster_lines, COUNT(cluster_lines), c);
 }
 
 t4_status
 cluster_decode(struct t4_slice text, struct cluster_object *c)
 {
-    struct text_reader r;
-    unsigned format;
+    t4_status status =
+        decode(text, "t4-cluster", cluster_lines, COUNT(cluster_lines), c, sizeof *c);
 
-    *c = (struct cluster_object){0};
-    text_open(&r, text, "t4-cluster", &format);
-    TEXT_READ_LINES(&r, cluster_lines, c);
-    if (c->window_max < 1 || c->window_max > 64)
-        r.bad = true;
-    return verdict(&r, format, FORMAT);
+    return status == T4_OK && (c->window_max < 1 || c->window_max > 64) ? T4_E_CORRUPT
+                                                                        : status;
 }
 
 /* --- the lock ------------------------------------------------------------------------------ */
@@ -164,41 +182,26 @@ static const struct text_line restoring_lines[] = {
 void
 moving_encode(struct buffer *out, const struct moving_object *m)
 {
-    text_begin(out, "t4-moving", FORMAT);
-    TEXT_LINES(out, moving_lines, m);
-    text_end(out);
+    encode(out, "t4-moving", moving_lines, COUNT(moving_lines), m);
 }
 
 t4_status
 moving_decode(struct t4_slice text, struct moving_object *m)
 {
-    struct text_reader r;
-    unsigned format;
-
-    memset(m, 0, sizeof *m);
-    text_open(&r, text, "t4-moving", &format);
-    TEXT_READ_LINES(&r, moving_lines, m);
-    return verdict(&r, format, FORMAT);
+    return decode(text, "t4-moving", moving_lines, COUNT(moving_lines), m, sizeof *m);
 }
 
 void
 restoring_encode(struct buffer *out, const struct restoring_object *o)
 {
-    text_begin(out, "t4-restoring", FORMAT);
-    TEXT_LINES(out, restoring_lines, o);
-    text_end(out);
+    encode(out, "t4-restoring", restoring_lines, COUNT(restoring_lines), o);
 }
 
 t4_status
 restoring_decode(struct t4_slice text, struct restoring_object *o)
 {
-    struct text_reader r;
-    unsigned format;
-
-    memset(o, 0, sizeof *o);
-    text_open(&r, text, "t4-restoring", &format);
-    TEXT_READ_LINES(&r, restoring_lines, o);
-    return verdict(&r, format, FORMAT);
+    return decode(text, "t4-restoring", restoring_lines, COUNT(restoring_lines), o,
+                  sizeof *o);
 }
 
 /* --- checkpoints ------------------------------------------------------------------------- */
