@@ -6,8 +6,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "t4_plugin.h"
@@ -102,6 +104,22 @@ test_close(struct t4_engine *e)
 
 /* --- write -------------------------------------------------------------------------- */
 
+static _Atomic unsigned snapshots; /* taken so far */
+static _Atomic pthread_t reader;   /* who took the last one */
+
+/* Waits until a reader on another thread, if there is one, has a snapshot of what is there. */
+static void
+let_see(void)
+{
+    const struct timespec moment = {.tv_nsec = 100000};
+    unsigned before = atomic_load(&snapshots);
+
+    if (pthread_equal(atomic_load(&reader), pthread_self()))
+        return;
+    for (int i = 0; i < 50 && atomic_load(&snapshots) == before; i++)
+        nanosleep(&moment, NULL);
+}
+
 static t4_status
 test_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops, size_t n,
            uint64_t flushed)
@@ -110,6 +128,7 @@ test_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops, s
 
     if (has("two halves") && n > 1) { /* each of them is whole */
         st = hello_write(e, call, ops, n / 2, e->flushed);
+        let_see();
         ops += n / 2;
         n -= n / 2;
     }
@@ -127,6 +146,8 @@ test_snap(struct t4_engine *e, struct t4_snap **out)
 {
     t4_status st = hello_snap(e, out);
 
+    atomic_store(&reader, pthread_self());
+    atomic_fetch_add(&snapshots, 1);
     if (has("crash without memory"))
         (*out)->engine = e;
     return st;
