@@ -396,9 +396,11 @@ static t4_status
 compact_slice(struct mvcc *m, struct error *error)
 {
     struct compact_scan s = {.engine = m->options.engine};
+    struct buffer from = {0};
     bool end = false;
     t4_status status;
 
+    buffer_append_slice(&from, buffer_slice(&m->job.position));
     mvcc_slice_clear(&m->job);
     status = scan_slice(m, &s, &end, error);
     if (status == T4_OK)
@@ -409,6 +411,11 @@ compact_slice(struct mvcc *m, struct error *error)
         engine_snap_end(s.engine, s.snap);
     if (status == T4_OK && m->job.n_ops > 0)
         status = mvcc_slice_write(m, mvcc_flushed_index(m), error);
+    if (status != T4_OK) { /* without room or memory: the whole slice again, later */
+        buffer_clear(&m->job.position);
+        buffer_append_slice(&m->job.position, buffer_slice(&from));
+    }
+    buffer_free(&from);
     buffer_free(&s.ikey);
     buffer_free(&s.scratch);
     mem_free(s.doomed.stamp);

@@ -164,12 +164,15 @@ engine_main(void *arg)
     struct node *n = arg;
     struct error error;
     unsigned waiting;
-    bool go_on = true, defragmented;
+    t4_status before = T4_OK;
+    bool go_on = true, defragmented, starved;
 
     while (go_on) {
         uint64_t pause = 0;
         t4_status status = mvcc_work(n->mvcc, &pause, &error);
 
+        starved = before == T4_E_NOMEM;
+        before = status;
         waiting = answer_compactions(n, false);
         defragmented =
             defragment_step(n, status == T4_OK || status == T4_E_NOTFOUND, &waiting);
@@ -199,6 +202,12 @@ engine_main(void *arg)
             commit_resume(n);
             if (!defragmented)
                 go_on = engine_sleep(n, SECOND);
+            break;
+        case T4_E_NOMEM: /* nothing was changed; what piles up meanwhile is bounded */
+            if (!starved)
+                LOG_ERROR("the storage engine has no memory to write; it is tried again",
+                          "reason", error.message, "hint", error.hint, NULL);
+            go_on = engine_sleep(n, SECOND / 10);
             break;
         default:
             error_wrap(&error, "the storage engine failed");

@@ -206,9 +206,10 @@ evaluate_keys(struct node *n, struct node_request *r)
     struct effects f = {0};
     struct mvcc_reader reader;
     enum etcd_error error;
+    t4_status status = mvcc_read_begin(n->mvcc, &reader);
 
-    if (mvcc_read_begin(n->mvcc, &reader) != T4_OK) {
-        evaluate_answer(n, r, ETCD_READ_FAILED, false);
+    if (status != T4_OK) {
+        evaluate_answer(n, r, etcd_read_error(status), false);
         return;
     }
     txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);
@@ -352,11 +353,13 @@ revoke(struct node *n, struct lease *l)
     struct effects f = {.extra = &record, .n_extra = 1, .urgent = true};
     struct mvcc_reader reader;
     enum etcd_error error;
+    t4_status status;
 
     if (!base_lease_ready(n, l->id))
         return ETCD_NOT_HYDRATED;
-    if (mvcc_read_begin(n->mvcc, &reader) != T4_OK)
-        return ETCD_READ_FAILED;
+    status = mvcc_read_begin(n->mvcc, &reader);
+    if (status != T4_OK)
+        return etcd_read_error(status);
     txn_begin(n->txn, &reader, &leases, n->revision, n->compacted, &header);
     error = txn_revoke(n->txn, l->id);
     if (error == ETCD_OK) {
@@ -444,7 +447,7 @@ attached_keys(struct node *n, int64_t id, struct chain *out)
     t4_status status = mvcc_read_begin(n->mvcc, &reader);
 
     if (status != T4_OK)
-        return ETCD_READ_FAILED;
+        return etcd_read_error(status);
     put_u64be(lo + 1, (uint64_t)id);
     put_u64be(hi + 1, (uint64_t)id + 1);
     mvcc_walk_begin(&walk, &reader, slice_of(lo, 9),
@@ -458,7 +461,7 @@ attached_keys(struct node *n, int64_t id, struct chain *out)
     }
     mvcc_walk_end(&walk);
     mvcc_read_end(&reader);
-    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+    return etcd_read_error(status);
 }
 
 /* The lease table's state was true if this server still led after it was looked at (I5). */

@@ -289,8 +289,10 @@ node_range(struct node *n, const struct range_request *r, uint32_t max_keys,
     enum etcd_error error;
 
     do {
-        if (begin_read(n, &now, &header, &reader) != T4_OK)
-            return ETCD_READ_FAILED;
+        t4_status status = begin_read(n, &now, &header, &reader);
+
+        if (status != T4_OK)
+            return etcd_read_error(status);
         error = range_read(&reader, r, now.revision, &header, max_keys, too_long, out);
         mvcc_read_end(&reader);
         /* the newest revision is never compacted: a compaction overtook this read */
@@ -323,9 +325,10 @@ node_range_chunk(struct node *n, const struct range_request *r, size_t max_bytes
 
     do {
         bool first = p->count == 0;
+        t4_status status = begin_read(n, &now, &now_header, &reader);
 
-        if (begin_read(n, &now, &now_header, &reader) != T4_OK)
-            return ETCD_READ_FAILED;
+        if (status != T4_OK)
+            return etcd_read_error(status);
         if (first) {
             *header = now_header;
             p->revision = r->revision > 0 ? r->revision : now.revision;
@@ -358,6 +361,7 @@ node_txn_read_only(struct node *n, const struct txn_request *r, struct chain *ou
     struct snapshot now;
     struct txn *txn;
     enum etcd_error error;
+    t4_status status;
 
     metric_add(&n->metrics, METRIC_REQUESTS_TXN, 1);
     if (atomic_load_explicit(&n->alarm_corrupt, memory_order_relaxed) &&
@@ -365,8 +369,9 @@ node_txn_read_only(struct node *n, const struct txn_request *r, struct chain *ou
         metric_add(&n->metrics, METRIC_REQUESTS_FAILED, 1);
         return ETCD_CORRUPT;
     }
-    if (begin_read(n, &now, &header, &reader) != T4_OK)
-        return ETCD_READ_FAILED;
+    status = begin_read(n, &now, &header, &reader);
+    if (status != T4_OK)
+        return etcd_read_error(status);
     txn = txn_new(now.index);
     txn_begin(txn, &reader, &leases, now.revision, mvcc_compacted(n->mvcc), &header);
     error = txn_txn(txn, r, out);

@@ -71,7 +71,7 @@ holds_for_range(struct txn *t, const struct compare *c, bool *hold)
     }
     key_range_free(&k);
     if (status != T4_OK && status != T4_E_NOTFOUND)
-        return ETCD_READ_FAILED;
+        return etcd_read_error(status);
     if (!any)
         *hold = holds_for_none(c);
     return ETCD_OK;

@@ -117,7 +117,7 @@ delete_walk(struct txn *t, const struct delete_range_request *r, struct chain *p
     txn_walk_end(t);
 done:
     key_range_free(&k);
-    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+    return etcd_read_error(status);
 }
 
 static enum etcd_error
@@ -453,7 +453,7 @@ attached_keys(struct txn *t, int64_t lease, struct t4_slice **keys, size_t *n)
             txn_keep(t, slice_of(ikey.data + sizeof lo, ikey.len - sizeof lo));
     }
     mvcc_walk_end(&walk);
-    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+    return etcd_read_error(status);
 }
 
 enum etcd_error

@@ -87,10 +87,8 @@ key_read(struct mvcc_reader *reader, struct t4_slice key, uint64_t stamp,
     ikey_init(&k, key);
     status = mvcc_get(reader, k.s, stamp, v);
     mem_free(k.large);
-    if (status == T4_E_NOTFOUND)
-        return ETCD_OK;
     if (status != T4_OK)
-        return ETCD_READ_FAILED;
+        return etcd_read_error(status);
     *live = !(v->flags & VERSION_TOMBSTONE);
     return ETCD_OK;
 }
@@ -285,7 +283,7 @@ pass(const struct range_source *source, const struct range_request *r,
         else if (!limited || *matched <= r->limit)
             add_key_value(r, &kv, out);
     }
-    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+    return etcd_read_error(status);
 }
 
 enum etcd_error
@@ -405,7 +403,7 @@ chunk_walk(struct mvcc_walk *walk, const struct range_request *r, size_t max_byt
         }
     }
     p->done = true;
-    return status == T4_E_NOTFOUND ? ETCD_OK : ETCD_READ_FAILED;
+    return etcd_read_error(status);
 }
 
 enum etcd_error

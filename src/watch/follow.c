@@ -142,7 +142,7 @@ follow_failed(struct watch_hub *h, const struct error *error)
 {
     if (h->ended)
         return;
-    streams_end(h, ETCD_READ_FAILED);
+    streams_end(h, etcd_read_error(error->status));
     h->options.failed(h->options.failed_arg, error);
 }
 

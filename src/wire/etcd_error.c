@@ -26,3 +26,14 @@ etcd_error_text(enum etcd_error e)
 {
     return errors[e].text;
 }
+
+enum etcd_error
+etcd_read_error(t4_status status)
+{
+    switch (status) {
+    case T4_OK:
+    case T4_E_NOTFOUND: return ETCD_OK;
+    case T4_E_NOMEM: return ETCD_READ_NO_MEMORY;
+    default: return ETCD_READ_FAILED;
+    }
+}

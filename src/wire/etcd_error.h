@@ -9,6 +9,8 @@
 #ifndef WIRE_ETCD_ERROR_H
 #define WIRE_ETCD_ERROR_H
 
+#include "base/error.h"
+
 enum etcd_error {
     ETCD_OK = 0,
 #define ETCD_ERROR(id, code, text) ETCD_##id,
@@ -19,5 +21,7 @@ enum etcd_error {
 
 int etcd_error_code(enum etcd_error e);         /* gRPC status code, 0 for ETCD_OK */
 const char *etcd_error_text(enum etcd_error e); /* "etcdserver: ..."; "" for ETCD_OK */
+/* What a read that ended with this status of the storage engine tells the client; NOTFOUND is OK. */
+enum etcd_error etcd_read_error(t4_status status);
 
 #endif
