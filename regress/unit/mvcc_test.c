@@ -26,6 +26,7 @@
 #include "mvcc/memtable.h"
 #include "mvcc/mvcc.h"
 
+#define SLICE 40 /* operations of a slice */
 #define KEYS 220
 #define ENTRIES 3000
 
@@ -62,7 +63,7 @@ model_open(struct model *m, struct mvcc_state *state)
                              .cluster_id = 7,
                              .lineage = 9,
                              .memtable_bytes = 60000,
-                             .flush_slice = 40};
+                             .flush_slice = SLICE};
     struct error error;
 
     if (mvcc_open(&o, &m->mvcc, state, &error) != T4_OK)
@@ -126,6 +127,35 @@ entry(struct model *m)
     mvcc_publish(m->mvcc, (uint64_t)m->revision, m->compacted);
 }
 
+/*
+ * The engine's own write, but one in `every` of those finds no memory that have fewer operations
+ * than a whole slice, or of all.  (One test at a time.)
+ */
+static struct {
+    __typeof__(((struct t4_engine_ops *)NULL)->write) write;
+    unsigned calls, every;
+    size_t below;
+} starved;
+
+static t4_status
+starved_write(struct t4_engine *e, struct t4_call *call, const struct t4_op *ops,
+              size_t n, uint64_t flushed)
+{
+    if (n < starved.below && ++starved.calls % starved.every == 0)
+        return T4_E_NOMEM;
+    return starved.write(e, call, ops, n, flushed);
+}
+
+static void
+starve(struct bed *b, unsigned every, size_t below)
+{
+    starved.write = b->ops.write;
+    starved.calls = 0;
+    starved.every = every;
+    starved.below = below;
+    b->ops.write = starved_write;
+}
+
 static void
 work(struct model *m, unsigned slices)
 {
@@ -137,6 +167,8 @@ work(struct model *m, unsigned slices)
 
         if (status == T4_E_NOTFOUND)
             return;
+        if (status == T4_E_NOMEM) /* the engine thread asks again, too */
+            continue;
         if (status != T4_OK)
             fail_msg("mvcc_work: %s", error.message);
         m->flushes++;
@@ -434,6 +466,7 @@ history(const char *kind)
     keys_make(&m->keys, KEYS, &m->chance);
     assert_true(m->keys.n <= KEYS + 64);
     bed_init(&m->bed, kind, NULL);
+    starve(&m->bed, 10, SIZE_MAX);
     bed_open(&m->bed);
     model_open(m, &state);
     assert_int_equal(state.flushed, 0);
@@ -758,6 +791,45 @@ test_engine_of_another_cluster_is_refused(void **unused)
     mem_free(m);
 }
 
+/* More records than a slice looks at; what is written at its end fails: nothing is passed over. */
+static void
+test_compaction_repeats_what_failed(void **unused)
+{
+    struct model *m = mem_zalloc(sizeof *m);
+    struct mvcc_state state;
+    unsigned slices = 0;
+    struct error error;
+    t4_status status;
+    uint64_t pause;
+
+    (void)unused;
+    m->chance.state = 1;
+    keys_make(&m->keys, 100, &m->chance);
+    bed_init(&m->bed, "memory", NULL);
+    starve(&m->bed, 2, SLICE);
+    bed_open(&m->bed);
+    model_open(m, &state);
+    for (m->revision = 1; m->revision < 50000; m->revision++) {
+        insert(m, (size_t)m->revision % m->keys.n, m->revision, 1);
+        mvcc_publish(m->mvcc, (uint64_t)m->revision, -1);
+        mvcc_entry_done(m->mvcc, (uint64_t)m->revision, m->revision, 0);
+        work(m, 1);
+    }
+    mvcc_freeze(m->mvcc);
+    mvcc_publish(m->mvcc, (uint64_t)m->revision, m->revision);
+    mvcc_compact(m->mvcc, m->revision - 1);
+    do
+        status = mvcc_work(m->mvcc, &pause, &error);
+    while (status != T4_E_NOTFOUND && ++slices < 100000);
+    assert_int_equal(status, T4_E_NOTFOUND);
+    assert_int_equal(records_in_engine(m), m->keys.n);
+    mvcc_free(m->mvcc);
+    bed_close(&m->bed);
+    bed_destroy(&m->bed);
+    keys_free(&m->keys);
+    mem_free(m);
+}
+
 int
 main(void)
 {
@@ -766,6 +838,7 @@ main(void)
         cmocka_unit_test(test_system_space_keeps_the_newest_only),
         cmocka_unit_test(test_engine_of_another_cluster_is_refused),
         cmocka_unit_test(test_scan_merges_by_stamp),
+        cmocka_unit_test(test_compaction_repeats_what_failed),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_lmdb),
         cmocka_unit_test(test_scans_race_memory),
