@@ -19,8 +19,11 @@ import hashlib
 import http.client
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -38,7 +41,6 @@ ENDS = "t4: out of memory"
 STOPS = re.compile("ERROR .*(no memory|not allocate memory)")
 # What a client may be told: the process ended, or this request found no memory.
 CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-NOT_DONE = "t4: the storage engine could not be defragmented, and is as it was"
 
 
 def api():
@@ -468,7 +470,7 @@ def one_failure(bed, request, nth, all_later):
         possible = (after,)
     elif failed == 0:
         raise AssertionError("%s: nothing failed, but: %s" % (where, failure))
-    elif failure.code not in CODES and not failure.text.startswith(NOT_DONE):
+    elif failure.code not in CODES:
         raise AssertionError("%s: %s" % (where, failure))
     else:
         possible = (before, after) if failure.code == "UNAVAILABLE" else (before,)
@@ -489,7 +491,7 @@ def exhaust(bed, request):
         if not ended:
             survived += 1
             one_failure(bed, request, nth, True)
-        nth += 1 if EVERY else 1 + nth // 4
+        nth += 1 if EVERY else 1 + nth // 3
 
 
 def try_one(bed, request):
@@ -529,12 +531,113 @@ def server(engine):
     return lines
 
 
+# ---- libt4 ----------------------------------------------------------------------------------
+
+def put_of(*keys):
+    return lambda state, word: dict(state, **{key: word for key in keys})
+
+
+def deleted(state, *_):
+    return {key: value for key, value in state.items() if not key.startswith("k/d")}
+
+
+def leases(by):
+    return lambda state, word: dict(state, leases=str(int(state["leases"]) + by))
+
+
+def no_change(state, _):
+    return state
+
+
+# Call of regress/tools/lib_calls.c -> what it makes of a state.
+CALLS = {
+    "put": put_of("k/put"), "delete": deleted,
+    "txn": lambda state, word: put_of("k/t1", "k/t2")(deleted(state), word),
+    "get": no_change, "range": no_change, "iterator": no_change, "compact": no_change,
+    "defragment": no_change, "metrics": no_change, "lease_grant": leases(1),
+    "lease_keep_alive": no_change, "lease_time_to_live": no_change,
+    "lease_revoke": lambda state, word: leases(-1)(deleted(state), word),
+    "watch": put_of("k/w")}
+
+
+class Library:
+    """A directory, and processes that make one call on it each."""
+
+    def __init__(self, engine):
+        self.engine, self.round, self.found = engine, 0, None
+        self.directory = tempfile.mkdtemp(prefix="t4-225-")
+        self.memory = NoMemory(self.directory)
+        self.environment = dict(os.environ, T4_PLUGIN_DIR=os.path.join(t4test.BUILD_DIR, "plugins"),
+                                **self.memory.environment())
+
+    def call(self, name, nth, all_later):
+        """One process.  (How many allocations failed; whether it lived.)"""
+        self.round += 1
+        word = "word-%d" % self.round
+        self.memory.fail(nth, all_later)
+        self.memory.good()  # the process arms it
+        done = subprocess.run(
+            [os.path.join(t4test.BUILD_DIR, "regress", "tools", "lib_calls"),
+             os.path.join(self.directory, "db"), self.engine, name, word],
+            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            timeout=60)
+        _, failed = self.memory.good()
+        said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+        where = "%s, allocation %d%s: status %d, %s%s" % (
+            name, nth, " and all later ones" if all_later else "", done.returncode, done.stdout,
+            done.stderr)
+        states = {when: dict(pair.split("=") for pair in said[when].split())
+                  for when in ("at open", "before", "after") if when in said}
+        if "before" not in states:
+            raise AssertionError(where)
+        if self.found is not None and states["at open"] not in self.found:
+            raise AssertionError("%s\npossible at the open: %s" % (where, self.found))
+        after = CALLS[name](states["before"], word)
+        if done.returncode == 0:
+            self.found = (states["before"],) if said["status"] != "ok" else (after,)
+            if states["after"] not in self.found or said["status"] not in ("ok", "out of memory") \
+                    or said["status"] != "ok" and not failed:
+                raise AssertionError(where)
+            return failed, True
+        if done.returncode != -signal.SIGABRT or ENDS not in done.stderr or not failed:
+            raise AssertionError(where)
+        self.found = (states["before"], after)
+        return failed, False
+
+    def exhaust(self, name):
+        nth, tried, survived = 1, 0, 0
+        while True:
+            failed, lived = self.call(name, nth, False)
+            if not failed:
+                return "libt4, %s: %d allocations fail, %d of them are survived" % (
+                    name, tried, survived)
+            tried += 1
+            if lived:
+                survived += 1
+                self.call(name, nth, True)
+            nth += 1 if EVERY else 1 + nth // 3
+
+
+def library(engine):
+    """One engine: lines for TAP."""
+    bed, lines = Library(engine), []
+    for name in CALLS:
+        try:
+            lines.append((True, bed.exhaust(name)))
+        except AssertionError as error:
+            bed.found = None
+            lines.append((False, str(error)))
+    shutil.rmtree(bed.directory)
+    return lines
+
+
 def main():
     if not os.path.exists(t4test.T4.binary):
         TAP.skip_all("t4 was not built")
     engines = ("memory", "lmdb")
     with concurrent.futures.ThreadPoolExecutor(len(engines)) as side_by_side:
-        for engine, lines in zip(engines, side_by_side.map(server, engines)):
+        for engine, lines in zip(engines, side_by_side.map(
+                lambda engine: server(engine) + library(engine), engines)):
             for good, text in lines:
                 TAP.ok(good, "%s: %s" % (engine, text))
     TAP.done()

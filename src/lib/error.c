@@ -117,8 +117,8 @@ static const struct meaning meanings[] = {
      "an object of the checkpoint is missing or damaged; the log names it",
      "t4 verify looks at the whole store"},
     {ETCD_READ_FAILED, T4_E_IO, "the storage engine failed to read", "see the log"},
-    {ETCD_READ_NO_MEMORY, T4_E_NOMEM,
-     "the storage engine had no memory for a read; nothing was changed", "try again"},
+    {ETCD_ENGINE_NO_MEMORY, T4_E_NOMEM,
+     "the storage engine had no memory for the call, which changed nothing", "try again"},
 };
 
 t4_status

@@ -134,6 +134,7 @@ finish(struct node *n, t4_status status, const struct error *error)
     }
     answer_all(n->defragment.served, status == T4_OK          ? ETCD_OK
                                      : status == T4_E_NOSPACE ? ETCD_DEFRAGMENT_NO_SPACE
+                                     : status == T4_E_NOMEM   ? ETCD_ENGINE_NO_MEMORY
                                                               : ETCD_DEFRAGMENT_FAILED);
     n->defragment.served = NULL;
 }

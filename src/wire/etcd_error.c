@@ -33,7 +33,7 @@ etcd_read_error(t4_status status)
     switch (status) {
     case T4_OK:
     case T4_E_NOTFOUND: return ETCD_OK;
-    case T4_E_NOMEM: return ETCD_READ_NO_MEMORY;
+    case T4_E_NOMEM: return ETCD_ENGINE_NO_MEMORY;
     default: return ETCD_READ_FAILED;
     }
 }
