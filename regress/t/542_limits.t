@@ -10,7 +10,6 @@ SPDX-License-Identifier: Apache-2.0
 
 import os
 import random
-import re
 import struct
 import sys
 import time
@@ -20,8 +19,9 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 
 import t4test  # noqa: E402
 import http2  # noqa: E402
+from abused import Abused  # noqa: E402
 from http2 import varint  # noqa: E402
-from storetest import metric, until  # noqa: E402
+from storetest import until  # noqa: E402
 
 TAP = t4test.Tap()
 MIB = 1024 * 1024
@@ -152,44 +152,6 @@ def unanswered(reference, subject):
 
 
 # ---- bad behaviour --------------------------------------------------------------------------
-
-class Abused:
-    """The server under test, and a client that must be served all the time."""
-
-    def __init__(self, server):
-        import etcdclient
-        self.server = server
-        self.client = etcdclient.Client(server.address)
-        self.count = 0
-
-    def serves(self, what, patient=False):
-        """patient: its idle connection may have been closed, as it is when memory is short."""
-        import etcdclient
-        self.count += 1
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.client.put(b"abused", b"%d" % self.count)
-                break
-            except etcdclient.grpc.RpcError as error:
-                if not patient or error.code() != etcdclient.grpc.StatusCode.UNAVAILABLE or \
-                        time.monotonic() > deadline:
-                    raise
-        TAP.ok(self.server.running() and self.client.range(b"abused").kvs[0].value ==
-               b"%d" % self.count, "%s: others are served" % what)
-
-    def resident_kib(self):
-        with open("/proc/%d/status" % self.server.process.pid) as status:
-            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
-
-    def metric(self, name):
-        return metric(self.server, name)
-
-    def grown(self, before, most_mib, what):
-        grown = (self.resident_kib() - before) / 1024
-        TAP.ok(grown < most_mib or os.environ.get("T4_SANITIZER"),
-               "%s: memory is bounded" % what, "grew by %.1f MiB" % grown)
-
 
 def garbage(abused):
     port, F, H = abused.server.port, http2.frame, http2
@@ -335,7 +297,7 @@ class Hoarder:
 def hoarding():
     with t4test.T4(["--max-request-memory=64MiB", "--max-connections=64"]) as server:
         server.start()
-        abused = Abused(server)
+        abused = Abused(TAP, server)
         abused.serves("before")
         before = abused.resident_kib()
         hoarder = Hoarder(server.port, 16, 15 * MIB)
@@ -362,7 +324,7 @@ def bounded():
     """--max-connections: silent ones make room; others are refused, and it is said."""
     with t4test.T4(["--max-connections=40"]) as server:
         server.start()
-        abused = Abused(server)
+        abused = Abused(TAP, server)
         abused.serves("before")
         quiet = [http2.Connection(server.port, greeting=b"PRI") for _ in range(100)]
         abused.serves("100 silent connections where 40 may be")
@@ -410,7 +372,7 @@ def descriptors():
         server.start()
         TAP.ok("room for few connections connections=144" in server.log(),
                "a limit of 400 files is warned about", server.log())
-        TAP.equal(Abused(server).metric("t4_connections_max"), 144, "and leaves room for 144")
+        TAP.equal(Abused(TAP, server).metric("t4_connections_max"), 144, "and leaves room for 144")
 
 
 def main():
@@ -421,7 +383,7 @@ def main():
         TAP.skip_all("there is no etcd 3.6 to compare with")
     with t4test.T4(["--max-concurrent-streams=1000000"]) as server:
         server.start()
-        abused = Abused(server)
+        abused = Abused(TAP, server)
         began = time.monotonic()
         quiet = [http2.Connection(server.port, greeting=greeting) for greeting in
                  (b"", b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", http2.PREFACE,

@@ -29,6 +29,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -378,6 +379,15 @@ time_to_wait(const struct listen *l, uint64_t now)
     return next <= now ? 0 : (int)((next - now) / NS_PER_MS) + 1;
 }
 
+/* Nothing more comes from there. */
+static bool
+is_gone(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+    return poll(&p, 1, 0) > 0;
+}
+
 /* An event may be of a descriptor that has become another one meanwhile: looking is harmless. */
 static void
 on_event(struct listen *l, int fd, uint64_t now)
@@ -386,8 +396,8 @@ on_event(struct listen *l, int fd, uint64_t now)
         return;
     if (l->slots[fd].state == SLOT_LISTENS)
         accept_some(l, fd, now);
-    else if (l->slots[fd].state == SLOT_WAITS)
-        look_at(l, fd);
+    else if (l->slots[fd].state == SLOT_WAITS && !look_at(l, fd) && is_gone(fd))
+        drop_waiting(l, fd); /* what it began to say has no end */
 }
 
 static void *
