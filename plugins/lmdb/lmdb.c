@@ -148,62 +148,68 @@ make_folder(const char *path)
     return sync_folder(parent);
 }
 
-static size_t
+/* The first n bytes of the file, or all there are; the rest of `data` stays as it is. */
+static int
 read_start(int fd, uint8_t *data, size_t n)
 {
     size_t got = 0;
     ssize_t r;
 
-    while (got < n && (r = pread(fd, data + got, n - got, (off_t)got)) > 0)
-        got += (size_t)r;
-    return got;
+    while (got < n && (r = pread(fd, data + got, n - got, (off_t)got)) != 0) {
+        if (r > 0)
+            got += (size_t)r;
+        else if (errno != EINTR)
+            return errno;
+    }
+    return 0;
 }
 
 /*
- * True for a file that holds nothing because a crash came before its first transaction.
+ * *unfinished: the file holds nothing because a crash came before its first transaction.
  * Of LMDB's format this uses: a meta page is a head of 16 bytes, then magic number (4
  * bytes) ... and, last of 136 bytes, the number of the transaction it belongs to; the
  * rest of the page is zero.  The first transaction, number 1, is valid only when both
  * meta pages and all of its own pages have been synced.  So without a meta page of number
  * >= 1 nothing was ever stored; and a file in which anything else stands in these pages
- * is not ours to begin again.
+ * is not ours to begin again.  Nor is one that cannot be read: then the reason is returned.
  */
-static bool
-file_is_unfinished(int fd, size_t page)
+static int
+file_is_unfinished(int fd, size_t page, bool *unfinished)
 {
     enum { MAGIC_AT = 16, NUMBER_AT = 16 + 128, META_END = 16 + 136 };
     static const uint8_t magic[4] = {0xde, 0xc0, 0xef, 0xbe};
     uint8_t *data = calloc(2, page);
     struct stat st;
-    bool unfinished;
+    int rc = data == NULL ? ENOMEM : fstat(fd, &st) != 0 ? errno : 0;
 
-    unfinished = data != NULL && fstat(fd, &st) == 0 && (uint64_t)st.st_size <= 32 * page;
-    if (unfinished)
-        read_start(fd, data, 2 * page);
-    for (int i = 0; i < 2 && unfinished; i++) {
+    *unfinished = rc == 0 && (uint64_t)st.st_size <= 32 * page;
+    if (*unfinished)
+        rc = read_start(fd, data, 2 * page);
+    for (int i = 0; i < 2 && rc == 0 && *unfinished; i++) {
         const uint8_t *p = data + (size_t)i * page;
 
         if (memcmp(p + MAGIC_AT, magic, 4) == 0 && load_u64(p + NUMBER_AT) > 0)
-            unfinished = false;
-        for (size_t at = META_END; at < page && unfinished; at++)
-            unfinished = p[at] == 0;
+            *unfinished = false;
+        for (size_t at = META_END; at < page && *unfinished; at++)
+            *unfinished = p[at] == 0;
     }
     free(data);
-    return unfinished;
+    return rc;
 }
 
 static int
 begin_again_if_unfinished(const char *dir)
 {
     char path[MAX_PATH + 16];
-    int fd, rc = 0;
+    bool unfinished;
+    int fd, rc;
 
     snprintf(path, sizeof path, "%s/data.mdb", dir);
     fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : errno;
-    if (file_is_unfinished(fd, (size_t)sysconf(_SC_PAGESIZE)) &&
-        (ftruncate(fd, 0) != 0 || fsync(fd) != 0))
+    rc = file_is_unfinished(fd, (size_t)sysconf(_SC_PAGESIZE), &unfinished);
+    if (rc == 0 && unfinished && (ftruncate(fd, 0) != 0 || fsync(fd) != 0))
         rc = errno;
     close(fd);
     return rc;

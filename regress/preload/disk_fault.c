@@ -9,6 +9,11 @@
  *                            its bytes back.  Writes into what a file already has always work,
  *                            as on a file system that does not copy on write.
  *   eio                      fdatasync, fsync and writes through O_DSYNC fail with EIO
+ *   once                     so does the first of them; the next ones say that all is well, though
+ *                            what the first was about is lost to the kernel
+ *   write                    writes fail with EIO
+ *   read                     reads fail with EIO (not those of mapped memory)
+ *   readonly                 whatever would change the folder fails with EROFS
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -17,6 +22,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,11 +34,28 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t used;          /* since the control file last changed */
+static unsigned failed;       /* syncs, since then */
 static struct timespec since; /* its time of change */
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-enum fault { FAULT_NONE, FAULT_FULL, FAULT_EIO };
+enum fault {
+    FAULT_NONE,
+    FAULT_FULL,
+    FAULT_EIO,
+    FAULT_ONCE,
+    FAULT_WRITE,
+    FAULT_READ,
+    FAULT_READONLY
+};
+static const struct {
+    const char *word;
+    enum fault fault;
+} words[] = {{"eio", FAULT_EIO},
+             {"once", FAULT_ONCE},
+             {"write", FAULT_WRITE},
+             {"readonly", FAULT_READONLY}, /* before its beginning */
+             {"read", FAULT_READ}};
 
 /* What is wrong now; *left: bytes free. */
 static enum fault
@@ -46,22 +69,39 @@ fault(int64_t *left)
     bool known = fd >= 0 && fstat(fd, &st) == 0;
 
     if (fd >= 0) {
-        if (read(fd, text, sizeof text - 1) < 0)
+        if (REAL(read)(fd, text, sizeof text - 1) < 0)
             text[0] = '\0';
         close(fd);
     }
     if (!known)
         return FAULT_NONE;
-    if (strncmp(text, "eio", 3) == 0)
-        return FAULT_EIO;
-    if (sscanf(text, "free %lld", &n) != 1)
-        return FAULT_NONE;
     if (memcmp(&since, &st.st_mtim, sizeof since) != 0) {
         since = st.st_mtim;
         used = 0;
+        failed = 0;
     }
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strncmp(text, words[i].word, strlen(words[i].word)) == 0)
+            return words[i].fault;
+    if (sscanf(text, "free %lld", &n) != 1)
+        return FAULT_NONE;
     *left = n - used;
     return FAULT_FULL;
+}
+
+/* Does a sync fail now?  Under the lock. */
+static bool
+sync_fails(enum fault f)
+{
+    return f == FAULT_EIO || (f == FAULT_ONCE && failed++ == 0);
+}
+
+static bool
+is_below(const char *path)
+{
+    const char *dir = getenv("T4_FAULT_DIR");
+
+    return dir != NULL && strncmp(path, dir, strlen(dir)) == 0;
 }
 
 static bool
@@ -84,17 +124,21 @@ static int
 refuse_write(int fd, off_t at, size_t n)
 {
     int64_t left, longer;
+    enum fault f;
     struct stat st;
     int result = 0;
 
     if (!ours(fd) || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         return 0;
     pthread_mutex_lock(&lock);
-    switch (fault(&left)) {
+    switch (f = fault(&left)) {
     case FAULT_EIO:
-        if (fcntl(fd, F_GETFL) & (O_DSYNC | O_SYNC))
+    case FAULT_ONCE:
+        if ((fcntl(fd, F_GETFL) & (O_DSYNC | O_SYNC)) && sync_fails(f))
             result = EIO;
         break;
+    case FAULT_WRITE: result = EIO; break;
+    case FAULT_READONLY: result = EROFS; break;
     case FAULT_FULL:
         longer = (int64_t)at + (int64_t)n - (int64_t)st.st_size;
         if (longer > 0 && longer > left)
@@ -163,7 +207,7 @@ sync_call(int fd, int (*call)(int))
     bool fails;
 
     pthread_mutex_lock(&lock);
-    fails = ours(fd) && fault(&left) == FAULT_EIO;
+    fails = ours(fd) && sync_fails(fault(&left));
     pthread_mutex_unlock(&lock);
     if (!fails)
         return call(fd);
@@ -183,16 +227,112 @@ fsync(int fd)
     return sync_call(fd, REAL(fsync));
 }
 
+static bool
+fault_is(enum fault wanted)
+{
+    int64_t left;
+    bool is;
+
+    pthread_mutex_lock(&lock);
+    is = fault(&left) == wanted;
+    pthread_mutex_unlock(&lock);
+    return is;
+}
+
+/* --- reads ----------------------------------------------------------------------------------- */
+
+#define READ_BODY(call)                                                                  \
+    if (ours(fd) && fault_is(FAULT_READ)) {                                              \
+        errno = EIO;                                                                     \
+        return -1;                                                                       \
+    }                                                                                    \
+    return call
+
+ssize_t
+pread(int fd, void *data, size_t n, off_t at)
+{
+    READ_BODY(REAL(pread)(fd, data, n, at));
+}
+
+ssize_t
+pread64(int fd, void *data, size_t n, off64_t at)
+{
+    READ_BODY(REAL(pread64)(fd, data, n, at));
+}
+
+ssize_t
+read(int fd, void *data, size_t n)
+{
+    READ_BODY(REAL(read)(fd, data, n));
+}
+
+/* --- a folder that cannot be changed --------------------------------------------------------- */
+
+static bool
+is_readonly(const char *path)
+{
+    if (!is_below(path) || !fault_is(FAULT_READONLY))
+        return false;
+    errno = EROFS;
+    return true;
+}
+
+#define OPEN_BODY(path, call)                                                            \
+    va_list rest;                                                                        \
+    mode_t mode = 0;                                                                     \
+                                                                                         \
+    va_start(rest, flags);                                                               \
+    if (flags & (O_CREAT | O_TMPFILE))                                                   \
+        mode = va_arg(rest, mode_t);                                                     \
+    va_end(rest);                                                                        \
+    if ((flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) && is_readonly(path))          \
+        return -1;                                                                       \
+    return call
+
+int
+open(const char *path, int flags, ...)
+{
+    OPEN_BODY(path, REAL(open)(path, flags, mode));
+}
+
+int
+open64(const char *path, int flags, ...)
+{
+    OPEN_BODY(path, REAL(open64)(path, flags, mode));
+}
+
+int
+mkdir(const char *path, mode_t mode)
+{
+    return is_readonly(path) ? -1 : REAL(mkdir)(path, mode);
+}
+
+int
+rename(const char *from, const char *to)
+{
+    return is_readonly(to) ? -1 : REAL(rename)(from, to);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+    if (ours(fd) && fault_is(FAULT_READONLY)) {
+        errno = EROFS;
+        return -1;
+    }
+    return REAL(ftruncate)(fd, size);
+}
+
 int
 unlink(const char *path)
 {
-    const char *dir = getenv("T4_FAULT_DIR");
     struct stat st;
-    bool gives =
-        dir != NULL && strncmp(path, dir, strlen(dir)) == 0 && stat(path, &st) == 0;
+    bool gives = is_below(path) && stat(path, &st) == 0;
     int64_t left;
     int result;
 
+    if (is_readonly(path))
+        return -1;
     pthread_mutex_lock(&lock);
     if (fault(&left) == FAULT_FULL && gives)
         used -= st.st_size;
