@@ -146,7 +146,7 @@ def starts():
         bed.refuses("start, read-only", bed.server.data_dir, EROFS)
         bed.disk.good()
         bed.recovers("start, read-only")
-    for folder in ("wal", "engine"):
+    for folder in ("wal", "engine", "identity", "store-memory"):
         with Bed(folder) as bed:
             bed.put()
             bed.flush()
