@@ -29,6 +29,7 @@
 #include "base/slice.h"
 #include "chance.h"
 #include "engine_bed.h"
+#include "must.h"
 
 #define OPS 64u
 #define PIECE 480u
@@ -37,15 +38,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define MUST(condition)                                                                  \
-    do {                                                                                 \
-        if (!(condition)) {                                                              \
-            fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #condition, kind);   \
-            abort();                                                                     \
-        }                                                                                \
-    } while (0)
-
-static const char *kind; /* the engine under test, for messages */
+static const char *kind; /* the engine under test */
 
 /* --- keys ------------------------------------------------------------------------------------ */
 

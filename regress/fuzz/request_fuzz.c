@@ -31,6 +31,7 @@
 #include "client/client.h"
 #include "engine/engine.h"
 #include "env/thread.h"
+#include "must.h"
 #include "node/node.h"
 #include "pb/etcd/rpc.pb-c.h"
 
@@ -42,14 +43,6 @@
 #define CODE_DATA_LOSS 15
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define MUST(condition)                                                                  \
-    do {                                                                                 \
-        if (!(condition)) {                                                              \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                     \
-        }                                                                                \
-    } while (0)
 
 /* --- the database and its server ------------------------------------------------------------- */
 

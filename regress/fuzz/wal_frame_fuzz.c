@@ -17,20 +17,13 @@
 
 #include "base/memory.h"
 #include "fmt/entry.h"
+#include "must.h"
 #include "simdisk.h"
 #include "wal/wal_int.h"
 
 #define SALT 0x1234567890abcdefu
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-#define MUST(condition)                                                                  \
-    do {                                                                                 \
-        if (!(condition)) {                                                              \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);              \
-            abort();                                                                     \
-        }                                                                                \
-    } while (0)
 
 static void
 fix_checksums(uint8_t *data, size_t n)
