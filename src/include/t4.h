@@ -33,6 +33,7 @@
  *   T4_E_CLOSED       t4_close() was called
  *   T4_E_IO           log or storage failed: close the database, look at the disk, open again
  *   T4_E_CORRUPT      something stored is damaged; the message names it
+ *   T4_E_NOMEM        the storage engine had no memory; nothing was done: try again
  *   T4_E_UNAVAILABLE  with an object store: it does not answer, or another process leads now
  * and one that writes:
  *   T4_E_UNKNOWN      the write may or may not have happened: read to find out
