@@ -119,20 +119,35 @@ def median(rounds, name):
     return statistics.median(values) if values else None
 
 
+def table(head, rows):
+    """A table as sql-like-docs/guide/performance.md has it; cells are strings."""
+    rows = [head] + rows
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    rows.insert(1, ["-" * width for width in widths])
+    for row in rows:
+        print("| %s |" % " | ".join(cell.ljust(width) for cell, width in zip(row, widths)))
+    print(flush=True)
+
+
+def figure(value, unit=""):
+    """As few digits as say something."""
+    if value is None:
+        return ""
+    text = format(round(value), ",") if abs(value) >= 100 else "%.*f" % (
+        1 if abs(value) >= 10 else 2, value)
+    return text + (" " + unit if unit else "")
+
+
 class Gates:
     """What was wanted, and whether it is so."""
 
     def __init__(self):
-        self.lines, self.missed = [], 0
+        self.rows = []
 
-    def add(self, what, value, unit, least=None, most=None):
+    def add(self, what, value, unit="", least=None, most=None):
         met = value >= least if least is not None else value <= most
-        bound = ">= %g" % least if least is not None else "<= %g" % most
-        self.missed += not met
-        self.lines.append("%-6s %-62s %9.2f %-4s (%s)" % (
-            "met" if met else "MISSED", what, value, unit, bound))
+        self.rows.append([what, "at least %g" % least if least is not None else "at most %g" % most,
+                          figure(value, unit), "met" if met else "**missed**"])
 
     def report(self):
-        print("\nGates: %d of %d met" % (len(self.lines) - self.missed, len(self.lines)))
-        for line in self.lines:
-            print(line)
+        table(["gate", "wanted", "measured", "verdict"], self.rows)
