@@ -110,7 +110,7 @@ prepare(struct bench *b)
 /* --- the load ----------------------------------------------------------------------------------- */
 
 static void
-put_load(struct bench *b)
+run_load(struct bench *b)
 {
     static const enum request kinds[MODES] = {
         [MODE_FILL] = REQUEST_PUT,    [MODE_SEQ_PUT] = REQUEST_PUT,
@@ -267,7 +267,7 @@ measure(struct bench *b)
         m.syncs = server_syncs(s->metrics);
     if (s->server_pid != 0)
         m.before = server_usage(s->server_pid);
-    put_load(b);
+    run_load(b);
     if (s->server_pid != 0)
         m.after = server_usage(s->server_pid);
     if (b->result.done == 0)

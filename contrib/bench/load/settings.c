@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TXN_CAS_KEYS_MOST 100000000u
+
 static const struct {
     const char *name, *text;
     uint64_t operations;
@@ -214,6 +216,8 @@ complete(struct settings *s)
         s->operations = s->mode == MODE_FILL ? s->keys : modes[s->mode].operations;
     if (s->mode == MODE_RANGE && s->range_keys > s->keys)
         refuse("--range-keys is more than --keys");
+    if (s->mode == MODE_TXN_CAS && s->keys > TXN_CAS_KEYS_MOST)
+        refuse("txn-cas remembers a revision for each of --keys: 100000000 at most");
     if (strlen(s->prefix) + 11 > s->key_size)
         refuse("--key-size must be at least 11 more than the length of --prefix");
     if (s->mode == MODE_WATCH && s->watchers < s->watch_connections)
