@@ -31,9 +31,9 @@ VALUE = 10 * 1024
 AT_ONCE = 50
 MIB = 1 << 20
 # Of each stream: the hub's bound and its last revision, a message under way, gRPC's windows and
-# write buffers.  Of the server: four memtables of 16 MiB and as much again for what is around.
+# write buffers.  Of the server: three memtables of 32 MiB and as much again for what is around.
 STREAM_BYTES = int(2.5 * MIB)
-SERVER_BYTES = 128 * MIB
+SERVER_BYTES = 192 * MIB
 
 
 # A client library that takes what it was not asked for would hide what is tested: without these

@@ -19,7 +19,7 @@ import t4test  # noqa: E402
 from storetest import metric, until  # noqa: E402
 
 TAP = t4test.Tap()
-KEYS = 190 # of 100 kB: more than a memtable, so that the first hundred are flushed
+KEYS = 380 # of 100 kB: more than a memtable, so that the first hundred are flushed
 
 
 def client_of(instance):

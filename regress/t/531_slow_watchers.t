@@ -42,7 +42,7 @@ SHARE_BYTES = 16 * 1024
 MESSAGE_BYTES = 64 * 1024
 CONNECTION_BYTES = 32 * 1024
 # Of the rest of the server: memtables, the engine's work, buffers of uploads and checkpoints.
-SERVER_BYTES = 128 * MIB
+SERVER_BYTES = 192 * MIB
 
 
 class Expected:

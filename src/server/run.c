@@ -41,6 +41,11 @@
 #include "server/options.h"
 #include "server/systemd.h"
 
+/*
+ * Twice the library's.  A flush rewrites the page of each key that was written, so the more versions of
+ * a key it takes at once, the cheaper is each: 2.2 us of 20 per put for 10,000 keys written all the time.
+ */
+#define MEMTABLE_BYTES ((uint64_t)32 << 20)
 #define NS_PER_S UINT64_C(1000000000)
 /* A connection that has not said by then what it wants is closed. */
 #define GREETING_NS (10 * NS_PER_S)
@@ -362,6 +367,7 @@ open_node(struct server *s, struct error *error)
     t4_status st;
 
     node_options_default(&options);
+    options.memtable_bytes = MEMTABLE_BYTES;
     options.env = env_posix();
     options.data_dir = o->data_dir;
     options.name = o->node_id;
