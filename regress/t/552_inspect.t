@@ -264,7 +264,7 @@ def sources():
                   client.put(b"leased", b"with a lease", lease=lease).header.revision, lease)
         # Enough for a flush, and then a tail that is in the log only.
         big = b"x" * 500000
-        for number in range(50):
+        for number in range(100):
             model.put(b"big/%d" % (number % 3), big,
                       client.put(b"big/%d" % (number % 3), big).header.revision)
         TAP.ok(until(lambda: rows("meta", directory)[0]["engine_index"] > 0),
