@@ -237,7 +237,7 @@ freeze(struct mvcc *m)
     if (m->active->last_index == 0 || mvcc_frozen_count(m) + 1 >= TABLES_MAX)
         return;
     next = memtable_new(m->options.memtable_bytes, m->hash_seed);
-    atomic_fetch_add(&m->frozen_bytes, memtable_bytes(m->active));
+    atomic_fetch_add(&m->bytes_frozen, memtable_bytes(m->active));
     atomic_fetch_add(&m->frozen_count, 1);
     mvcc_view_change(m, next, NULL);
     m->active = next;
@@ -269,7 +269,9 @@ mvcc_entry_done(struct mvcc *m, uint64_t index, int64_t revision, uint64_t time_
 uint64_t
 mvcc_frozen_bytes(struct mvcc *m)
 {
-    return atomic_load(&m->frozen_bytes);
+    uint64_t flushed = atomic_load(&m->bytes_flushed); /* first: it never leads */
+
+    return atomic_load(&m->bytes_frozen) - flushed;
 }
 
 uint32_t
@@ -281,7 +283,19 @@ mvcc_frozen_count(struct mvcc *m)
 uint64_t
 mvcc_held_bytes(struct mvcc *m)
 {
-    return atomic_load(&m->frozen_bytes) + atomic_load(&m->active_bytes);
+    return mvcc_frozen_bytes(m) + atomic_load(&m->active_bytes);
+}
+
+uint64_t
+mvcc_inserted_bytes(struct mvcc *m)
+{
+    return atomic_load(&m->bytes_frozen) + atomic_load(&m->active_bytes);
+}
+
+uint64_t
+mvcc_flushed_bytes(struct mvcc *m)
+{
+    return atomic_load(&m->bytes_flushed);
 }
 
 void

@@ -97,6 +97,12 @@ uint64_t mvcc_frozen_bytes(struct mvcc *m);
 uint32_t mvcc_frozen_count(struct mvcc *m);
 /* Bytes in all memtables, as of the newest entry.  Any thread. */
 uint64_t mvcc_held_bytes(struct mvcc *m);
+/*
+ * Bytes of all memtables since mvcc_open(), and those of them that are flushed.  Any thread;
+ * exact for the commit role, and for the engine thread, respectively.
+ */
+uint64_t mvcc_inserted_bytes(struct mvcc *m);
+uint64_t mvcc_flushed_bytes(struct mvcc *m);
 
 /* --- committed state --------------------------------------------------------------------- */
 

@@ -45,7 +45,8 @@ struct mvcc {
     _Atomic int64_t flushed_revision;
     _Atomic int64_t compact_wanted; /* revision to compact to, physically */
     _Atomic int64_t compact_done;
-    _Atomic uint64_t frozen_bytes, active_bytes;
+    _Atomic uint64_t active_bytes;
+    _Atomic uint64_t bytes_frozen, bytes_flushed; /* ever: neither goes back */
     _Atomic uint32_t frozen_count;
     struct mvcc_job job; /* [engine thread] */
 

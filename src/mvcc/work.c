@@ -186,7 +186,7 @@ flush_done(struct mvcc *m)
     atomic_store_explicit(&m->flushed_revision, t->last_revision, memory_order_release);
     atomic_store_explicit(&m->flushed, t->last_index, memory_order_release);
     mvcc_view_change(m, NULL, t);
-    atomic_fetch_sub(&m->frozen_bytes, memtable_bytes(t));
+    atomic_fetch_add(&m->bytes_flushed, memtable_bytes(t));
     atomic_fetch_sub(&m->frozen_count, 1);
     memtable_unref(t);
     m->job.flushing = NULL;

@@ -16,7 +16,9 @@
  * memtables are about to add to it.  etcd counts the whole file, because what it frees inside
  * stays lost until somebody defragments; LMDB takes its free pages first, so a compaction alone
  * makes room here.  The engine is measured by the engine thread after each piece of work, but
- * not within a flush: then the memtable counts until all of it is there.
+ * not within a flush.  A memtable counts until the engine was measured with all of it: what is
+ * kept of a measurement is its difference to the bytes flushed until then (modulo 2^64), so that
+ * it and the bytes inserted give a sum without a moment in which a memtable is in neither.
  *
  * Runs on: the commit role, recovery; alarm_measure(): the engine thread; alarm_look(): any.
  *
@@ -201,14 +203,15 @@ alarm_measure(struct node *n)
         hydration_look(n->hydration, &v);
         bytes += v.bytes > v.bytes_done ? v.bytes - v.bytes_done : 0;
     }
-    atomic_store_explicit(&n->engine_in_use, bytes, memory_order_relaxed);
+    atomic_store_explicit(&n->engine_measure, bytes - mvcc_flushed_bytes(n->mvcc),
+                          memory_order_relaxed);
 }
 
 uint64_t
 alarm_quota_used(struct node *n)
 {
-    return atomic_load_explicit(&n->engine_in_use, memory_order_relaxed) +
-           mvcc_held_bytes(n->mvcc);
+    return atomic_load_explicit(&n->engine_measure, memory_order_relaxed) +
+           mvcc_inserted_bytes(n->mvcc);
 }
 
 static bool

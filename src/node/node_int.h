@@ -212,7 +212,7 @@ struct node {
         uint32_t n;                         /* [lock] */
     } alarms;
     _Atomic bool alarm_nospace, alarm_corrupt; /* of any member, in the list above */
-    _Atomic uint64_t engine_in_use; /* as of the engine thread's last measurement */
+    _Atomic uint64_t engine_measure; /* bytes it held, less those flushed until then */
 
     _Atomic bool disk_full;            /* alarm: writes are refused before evaluation */
     _Atomic bool engine_full;          /* the last flush found no space */
