@@ -39,6 +39,9 @@ BUILD_DIR = os.path.abspath(os.environ.get("T4_BUILD_DIR") or os.getcwd())
 START_SECONDS = 30
 STOP_SECONDS = 20
 
+# A shell's background job ignores Ctrl-C, and so would the programs that inherit that from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # ---- TAP ------------------------------------------------------------------------------------
 
