@@ -6,7 +6,8 @@
  * in the order of a checkpoint, each with its checksum.  Every input is tried as it is and with the
  * checksums of its metas made right.
  *
- * libFuzzer:   clang -fsanitize=fuzzer,address ... bolt_fuzz.c <the core's objects>
+ * libFuzzer:   clang -fsanitize=fuzzer,address ... bolt_fuzz.c <the core's objects, memory_file and
+ *              scratch of regress/unit> and cmocka
  * alone:       gcc -DFUZZ_ALONE ...; then bolt_fuzz [rounds [seed]] mutates files of its own making.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -19,6 +20,7 @@
 #include "chance.h"
 #include "fmt/record.h"
 #include "memory_file.h"
+#include "scratch.h"
 #include "snapshot/restore_int.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -71,11 +73,11 @@ load_all(struct snapshot_file *f)
     struct t4_slice key, value;
     struct error error;
     struct load *l;
-    t4_status status = snapshot_status(f, "/tmp", &sum, &error);
+    t4_status status = snapshot_status(f, scratch_parent(), &sum, &error);
 
     if (status != T4_OK)
         only_damage(status);
-    status = load_new(f, "/tmp", &l, &error);
+    status = load_new(f, scratch_parent(), &l, &error);
     if (status != T4_OK) {
         only_damage(status);
         return;

@@ -10,7 +10,8 @@
  * exist, and half of them broken.  The boot clock stands still, so that no lease ends meanwhile.
  *
  * Input: byte 0: the method, the rest: the message.
- * libFuzzer:   clang -fsanitize=fuzzer,address ... request_fuzz.c <objects of the core>
+ * libFuzzer:   clang -fsanitize=fuzzer,address ... request_fuzz.c <objects of the core,
+ *              scratch of regress/unit> and cmocka
  * alone:       gcc -DFUZZ_ALONE ...; then request_fuzz [rounds [seed]]; each round is a whole
  *              call: one for ten rounds of other decoders.
  *
@@ -34,6 +35,7 @@
 #include "must.h"
 #include "node/node.h"
 #include "pb/etcd/rpc.pb-c.h"
+#include "scratch.h"
 
 #define SECOND ((uint64_t)1000000000)
 #define UNARY_NS (20 * SECOND)
@@ -47,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 /* --- the database and its server ------------------------------------------------------------- */
 
 static struct {
-    char dir[64], address[96];
+    char dir[96], address[128]; /* a socket in dir: its name has at most 107 bytes */
     struct env env;
     struct node_options options;
     struct node *node;
@@ -143,11 +145,7 @@ stop_serving(void)
 static void
 begin(void)
 {
-    const char *tmp = getenv("TMPDIR");
-    size_t room = sizeof world.dir - 8;
-
-    snprintf(world.dir, room, "%s/t4-fuzz-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    MUST(mkdtemp(world.dir) != NULL);
+    scratch_make(world.dir, sizeof world.dir, "t4-fuzz");
     snprintf(world.address, sizeof world.address, "unix:%s/socket", world.dir);
     world.env = *env_posix();
     world.env.boot_ns = frozen_ns;
@@ -168,11 +166,8 @@ begin(void)
 static void
 end(void)
 {
-    char command[128];
-
     stop_serving();
-    snprintf(command, sizeof command, "rm -rf '%s'", world.dir);
-    MUST(system(command) == 0);
+    scratch_remove(world.dir);
     world.open = false;
 }
 

@@ -31,6 +31,7 @@
 #include "fmt/entry.h"
 #include "mvcc/mvcc.h"
 #include "plugin/plugin.h"
+#include "scratch.h"
 
 #define KEYS 60
 #define ENTRIES 420
@@ -465,14 +466,12 @@ main(int argc, char **argv)
 {
     static const char *const mutant[] = {NULL, "sync", "dsync"};
     /* Images need no disk: in memory a reopening's own syncs cost nothing. */
-    char dir[64], worked[PATH_MAX], image[PATH_MAX], log[PATH_MAX], command[PATH_MAX];
+    char dir[SCRATCH_ROOM], worked[PATH_MAX], image[PATH_MAX], log[PATH_MAX];
 
     make_plan();
     if (argc == 3 && strcmp(argv[1], "work") == 0)
         return work(argv[2]);
-    snprintf(dir, sizeof dir, "%s/t4-engine-crash-XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    REQUIRE(mkdtemp(dir) != NULL);
+    scratch_make_in_memory(dir, sizeof dir, "t4-engine-crash");
     snprintf(image, sizeof image, "%s/image", dir);
     snprintf(log, sizeof log, "%s/log", dir);
     REQUIRE(mkdir(image, 0700) == 0);
@@ -497,7 +496,6 @@ main(int argc, char **argv)
                    i == 1 ? "the engine's syncs" : "synchronous writes of its meta page");
         fflush(stdout);
     }
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    REQUIRE(system(command) == 0);
+    scratch_remove(dir);
     return 0;
 }

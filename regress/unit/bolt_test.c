@@ -17,6 +17,7 @@
 
 #include "../fuzz/bolt_fuzz.c"
 #include "base/memory.h"
+#include "scratch.h"
 #include "sort/sort.h"
 
 /* --- there and back ------------------------------------------------------------------------ */
@@ -125,7 +126,7 @@ records_of(struct snapshot_file *f, uint64_t *sum)
     uint64_t n = 0;
 
     *sum = 0;
-    if (load_new(f, "/tmp", &l, &error) != T4_OK)
+    if (load_new(f, scratch_parent(), &l, &error) != T4_OK)
         return UINT64_MAX;
     load_describe(l, &about);
     source = load_source(l);
@@ -198,7 +199,7 @@ any_bytes(void **state)
 static void
 sorted(size_t n, size_t memory)
 {
-    struct sort *s = sort_new(env_posix(), "/tmp", memory);
+    struct sort *s = sort_new(env_posix(), scratch_parent(), memory);
     struct t4_slice key, value;
     struct error error;
     uint8_t k[8], last[8] = {0};

@@ -10,8 +10,6 @@
 
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "lease/lease.h"
@@ -212,12 +210,10 @@ log_model_state(const struct log_model *m, uint64_t index, struct records *out)
 const char *
 lead_folder(void)
 {
-    static char folder[64];
+    static char folder[SCRATCH_ROOM];
 
-    if (folder[0] == '\0') {
-        snprintf(folder, sizeof folder, "/tmp/t4-checkpoint-test.XXXXXX");
-        assert_non_null(mkdtemp(folder));
-    }
+    if (folder[0] == '\0')
+        scratch_make(folder, sizeof folder, "t4-checkpoint-test");
     return folder;
 }
 
@@ -237,7 +233,7 @@ lead_store(const char *name, const char *seed, const char *control)
                                    seed == NULL ? 1 : sizeof setting / sizeof setting[0]};
     struct object_store *s;
     struct error e;
-    char url[160];
+    char url[SCRATCH_ROOM + 96];
 
     snprintf(url, sizeof url, "fault+file://%s/%s", lead_folder(), name);
     if (object_open(url, &o, &s, &e) != T4_OK)

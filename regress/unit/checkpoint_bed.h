@@ -15,6 +15,7 @@
 
 #include "checkpoint/checkpoint_int.h"
 #include "fmt/entry.h"
+#include "scratch.h"
 #include "sst_bed.h"
 
 /* The log, as it must be. */
@@ -50,8 +51,8 @@ struct lead {
     uint64_t term, uploaded;
     struct checkpointer *checkpointer; /* not started */
     struct checkpointer_options check;
-    char control[128];     /* file of the fault plugin */
-    _Atomic bool removing; /* for tests that wait for it */
+    char control[SCRATCH_ROOM + 64]; /* file of the fault plugin */
+    _Atomic bool removing;           /* for tests that wait for it */
 };
 
 /* The folder of all stores of this program; made by the first call. */

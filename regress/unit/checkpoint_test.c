@@ -15,7 +15,6 @@
 #include <cmocka.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/memory.h"
 #include "checkpoint_bed.h"
@@ -232,7 +231,7 @@ upload_all(struct lead *l, uint64_t group)
 static struct wal *
 make_wal(const struct log_model *m, const char *name, uint64_t group)
 {
-    char dir[128];
+    char dir[SCRATCH_ROOM + 64];
     struct wal_options o = {.env = env_posix(),
                             .dir = dir,
                             .cluster_id = 77,
@@ -1044,8 +1043,7 @@ main(void)
         cmocka_unit_test(test_the_thread),
     };
     int failed = cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
-    char command[128];
 
-    snprintf(command, sizeof command, "rm -rf %s", lead_folder());
-    return system(command) == 0 ? failed : 1;
+    scratch_remove(lead_folder());
+    return failed;
 }

@@ -16,6 +16,7 @@
 
 #include "base/memory.h"
 #include "base/slice.h"
+#include "scratch.h"
 
 /* --- an engine in a folder of its own ----------------------------------------------- */
 
@@ -46,14 +47,11 @@ bed_init(struct bed *b, const char *kind, const char *map_size)
         {"map_size", map_size != NULL ? map_size : "1 GB"},
         {"copy_step", "64 kB"}, /* many steps to a small file */
     };
-    const char *tmp = getenv("TMPDIR");
     struct error error = {0};
 
     memset(b, 0, sizeof *b);
     b->kind = kind;
-    snprintf(b->dir, sizeof b->dir, "%s/t4-engine-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    assert_non_null(mkdtemp(b->dir));
-    assert_true(strlen(b->dir) + sizeof "/engine" < sizeof b->dir);
+    scratch_make(b->dir, sizeof b->dir - strlen("/engine"), "t4-engine");
     strcat(b->dir, "/engine");
     if (strcmp(kind, "memory") == 0) {
         b->ops = *engine_memory_ops();
@@ -87,18 +85,10 @@ bed_close(struct bed *b)
 void
 bed_destroy(struct bed *b)
 {
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
-    char path[PATH_MAX + 16];
-
     bed_close(b);
     plugin_unload(b->plugin);
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", b->dir, files[i]);
-        unlink(path);
-    }
-    rmdir(b->dir);
     *strrchr(b->dir, '/') = '\0';
-    rmdir(b->dir);
+    scratch_remove(b->dir);
 }
 
 uint64_t

@@ -8,7 +8,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -20,14 +19,15 @@
 #include <unistd.h>
 
 #include "env/env.h"
+#include "scratch.h"
 
-static char dir[64];
+static char dir[SCRATCH_ROOM];
 static struct env *env;
 
 static const char *
 in_dir(const char *name)
 {
-    static char path[128];
+    static char path[SCRATCH_ROOM + 64];
 
     snprintf(path, sizeof path, "%s/%s", dir, name);
     return path;
@@ -38,18 +38,16 @@ set_up(void **state)
 {
     (void)state;
     env = env_posix();
-    strcpy(dir, "/tmp/t4-env-test-XXXXXX");
-    return mkdtemp(dir) == NULL;
+    scratch_make(dir, sizeof dir, "t4-env-test");
+    return 0;
 }
 
 static int
 tear_down(void **state)
 {
-    char command[128];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
+    scratch_remove(dir);
+    return 0;
 }
 
 static void

@@ -21,6 +21,7 @@
 #include "base/memory.h"
 #include "engine_bed.h"
 #include "fmt/entry.h"
+#include "scratch.h"
 #include "snapshot/snapshot.h"
 
 #define KEYS 60
@@ -168,7 +169,7 @@ static struct history *
 read_history(struct world *w, int64_t to, uint32_t slice, t4_status wanted)
 {
     struct history_options options = {.env = env_posix(),
-                                      .dir = "/tmp",
+                                      .dir = scratch_parent(),
                                       .mvcc = w->mvcc,
                                       .memory = 4096,
                                       .slice = slice,

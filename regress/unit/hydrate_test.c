@@ -16,14 +16,13 @@
 
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "engine_bed.h"
 #include "env/thread.h"
 #include "fmt/entry.h"
 #include "hydrate/hydrate.h"
+#include "scratch.h"
 #include "sst/sst.h"
 
 #define KEYS 4000
@@ -38,7 +37,7 @@ struct past {
 
 struct world {
     struct bed bed;
-    char folder[64], log[96];
+    char folder[SCRATCH_ROOM], log[SCRATCH_ROOM + 8];
     struct object_store *store;
     struct metrics metrics;
     struct past *history[KEYS]; /* ascending */
@@ -172,7 +171,7 @@ put_run(struct world *w, unsigned number, int64_t first, int64_t last)
 static void
 open_store(struct world *w)
 {
-    char url[128];
+    char url[SCRATCH_ROOM + 32];
     struct plugin_setting setting[] = {{"fault.log", w->log}};
     struct object_options o = {.env = env_posix(),
                                .plugin_dir = build_folder("plugins"),
@@ -193,8 +192,7 @@ world_new(const char *engine)
     w->chance.state = test_seed();
     mutex_init(&w->lock);
     condition_init(&w->wake);
-    snprintf(w->folder, sizeof w->folder, "/tmp/t4hydrate.XXXXXX");
-    assert_non_null(mkdtemp(w->folder));
+    scratch_make(w->folder, sizeof w->folder, "t4-hydrate");
     snprintf(w->log, sizeof w->log, "%s/log", w->folder);
     open_store(w);
     for (int64_t revision = 2; revision <= REVISIONS; revision++) {
@@ -224,16 +222,13 @@ world_new(const char *engine)
 static void
 world_free(struct world *w)
 {
-    char command[128];
-
     for (unsigned k = 0; k < KEYS; k++)
         mem_free(w->history[k]);
     for (unsigned r = 0; r < RUNS; r++)
         run_index_free(&w->run[r]);
     bed_destroy(&w->bed);
     object_close(w->store);
-    snprintf(command, sizeof command, "rm -rf %s", w->folder);
-    assert_int_equal(system(command), 0);
+    scratch_remove(w->folder);
     condition_destroy(&w->wake);
     mutex_destroy(&w->lock);
     mem_free(w);

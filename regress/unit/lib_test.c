@@ -21,15 +21,16 @@
 #include <unistd.h>
 
 #include "include/t4.h"
+#include "scratch.h"
 
 #define SECONDS 20
 
-static char root[64];
+static char root[SCRATCH_ROOM];
 
 static const char *
 fresh_folder(void)
 {
-    static char path[96];
+    static char path[SCRATCH_ROOM + 16];
     static int n;
 
     snprintf(path, sizeof path, "%s/%d", root, n++);
@@ -838,7 +839,7 @@ on_log(void *arg, int32_t level, const char *event)
 static void
 two_databases_in_one_process(void **state)
 {
-    char folder[2][96];
+    char folder[2][SCRATCH_ROOM + 16];
     t4_options *options[2] = {t4_options_new(), t4_options_new()};
     t4_error error;
     struct log log[2] = {0};
@@ -911,19 +912,16 @@ static int
 make_root(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "%s/t4-lib-XXXXXX",
-             getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
-    return mkdtemp(root) == NULL;
+    scratch_make(root, sizeof root, "t4-lib");
+    return 0;
 }
 
 static int
 remove_root(void **state)
 {
-    char command[96];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
+    scratch_remove(root);
+    return 0;
 }
 
 int

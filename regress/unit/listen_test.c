@@ -17,7 +17,6 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -27,6 +26,7 @@
 
 #include "api/listen/listen_int.h"
 #include "base/metrics.h"
+#include "scratch.h"
 
 #define PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -86,7 +86,7 @@ http1_by_its_method(void **state)
 
 static struct listen *listening;
 static struct sockaddr_un where = {.sun_family = AF_UNIX};
-static char folder[] = "/tmp/t4-listen-XXXXXX";
+static char folder[sizeof where.sun_path - sizeof "/s" + 1]; /* of the socket */
 static _Atomic int taken; /* connections that a server was given */
 static _Atomic bool replaced;
 
@@ -117,8 +117,8 @@ start(void **state)
 
     (void)state;
     atomic_store(&taken, 0);
-    snprintf(folder, sizeof folder, "/tmp/t4-listen-XXXXXX");
-    if (mkdtemp(folder) == NULL || listen_start(&o, &listening, NULL) != T4_OK)
+    scratch_make(folder, sizeof folder, "t4-listen");
+    if (listen_start(&o, &listening, NULL) != T4_OK)
         return -1;
     snprintf(where.sun_path, sizeof where.sun_path, "%s/s", folder);
     listen_serve_http(listening, close_and_reuse, NULL);

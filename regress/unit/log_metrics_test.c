@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "scratch.h"
 
 static int real_stderr = -1, pipe_out = -1;
 
@@ -198,15 +199,15 @@ static void
 threads_do_not_mix(void **state)
 {
     static char names[THREADS][64];
-    char path[] = "/tmp/t4-log-test-XXXXXX", line[512], from[128], again[128];
+    char folder[SCRATCH_ROOM], path[SCRATCH_ROOM + 8], line[512], from[128], again[128];
     pthread_t thread[THREADS];
-    int fd = mkstemp(path), lines = 0;
+    int fd, lines = 0;
     FILE *in;
 
     (void)state;
-    assert_true(fd >= 0);
-    close(fd);
-    fd = open(path, O_WRONLY | O_APPEND);
+    scratch_make(folder, sizeof folder, "t4-log-test");
+    snprintf(path, sizeof path, "%s/log", folder);
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT, 0600);
     assert_true(fd >= 0);
     real_stderr = dup(STDERR_FILENO);
     assert_true(dup2(fd, STDERR_FILENO) >= 0);
@@ -230,7 +231,7 @@ threads_do_not_mix(void **state)
         lines++;
     }
     fclose(in);
-    unlink(path);
+    scratch_remove(folder);
     assert_int_equal(lines, THREADS * LINES);
 }
 

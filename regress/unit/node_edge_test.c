@@ -17,7 +17,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -26,6 +25,7 @@
 #include "env/thread.h"
 #include "node/node.h"
 #include "pb/etcd/rpc.pb-c.h"
+#include "scratch.h"
 
 #define SECOND ((uint64_t)1000000000)
 #define KIB 1024u
@@ -164,10 +164,10 @@ place_close(struct place *p)
 static void
 place_remove(struct place *p, const char *what)
 {
-    char command[PATH_MAX + 32];
+    char path[PATH_MAX + 32];
 
-    snprintf(command, sizeof command, "rm -rf '%s%s'", p->bed.dir, what);
-    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s%s", p->bed.dir, what);
+    scratch_remove(path);
 }
 
 static void
@@ -175,7 +175,6 @@ place_destroy(struct place *p)
 {
     if (p->node != NULL)
         place_close(p);
-    place_remove(p, "");
     bed_destroy(&p->bed);
 }
 

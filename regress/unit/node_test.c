@@ -23,6 +23,7 @@
 #include "env/thread.h"
 #include "node/node.h"
 #include "pb/etcd/rpc.pb-c.h"
+#include "scratch.h"
 #include "txn/txn.h"
 
 #define KEYS 90
@@ -479,8 +480,8 @@ reopen(struct model *m)
     close_watches(m);
     model_close(m);
     if (chance_below(&m->chance, 2) == 0) {
-        snprintf(path, sizeof path, "rm -rf '%s/engine'", m->options.data_dir);
-        assert_int_equal(system(path), 0);
+        snprintf(path, sizeof path, "%s/engine", m->options.data_dir);
+        scratch_remove(path);
     }
     model_open(m);
     m->reopened++;

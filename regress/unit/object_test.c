@@ -27,8 +27,9 @@
 #include "base/slice.h"
 #include "engine_bed.h"
 #include "object/object.h"
+#include "scratch.h"
 
-static char folder[] = "/tmp/t4-object-XXXXXX";
+static char folder[SCRATCH_ROOM];
 static unsigned stores;
 
 /* --- opening ------------------------------------------------------------------------ */
@@ -533,13 +534,11 @@ test_directory_that_is_gone(void **state)
     struct object_store *s = opened(new_url(""), NULL, NULL);
     struct t4_object_info info;
     struct error error = {0};
-    char command[PATH_MAX + 16];
     unsigned n = 0;
 
     (void)state;
     assert_int_equal(put(s, "a/b", "x", T4_PUT_ANY, NULL, NULL, &error), T4_OK);
-    snprintf(command, sizeof command, "rm -rf '%s'", root());
-    assert_int_equal(system(command), 0);
+    scratch_remove(root());
     assert_int_equal(object_head(s, slice_str("a/b"), 0, &info, &error),
                      T4_E_UNAVAILABLE);
     assert_non_null(strstr(error.message, "the directory was removed"));
@@ -724,17 +723,16 @@ make_folder(void **state)
 {
     (void)state;
     setenv("T4_PLUGIN_DIR", build_folder("plugins"), 0);
-    return mkdtemp(folder) == NULL;
+    scratch_make(folder, sizeof folder, "t4-object");
+    return 0;
 }
 
 static int
 remove_folder(void **state)
 {
-    char command[PATH_MAX];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command);
+    scratch_remove(folder);
+    return 0;
 }
 
 int

@@ -18,7 +18,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "codec/codec.h"
@@ -26,6 +25,7 @@
 #include "env/thread.h"
 #include "fmt/entry.h"
 #include "objectlog/objectlog.h"
+#include "scratch.h"
 
 /* --- formats --------------------------------------------------------------------------------- */
 
@@ -208,11 +208,11 @@ struct server {
     struct sent sent[WINDOW_MAX + 1]; /* oldest first; and one that does not fit */
     unsigned n_sent;
     unsigned rounds, extra;
-    t4_status outcome; /* of a take-over in a thread */
-    char control[128]; /* of its store: the control file */
+    t4_status outcome;               /* of a take-over in a thread */
+    char control[SCRATCH_ROOM + 64]; /* of its store: the control file */
 };
 
-static char folder[64]; /* of all stores of this program */
+static char folder[SCRATCH_ROOM]; /* of all stores of this program */
 
 /* seed NULL: no chance; control NULL: no control file, and no log of the requests */
 static struct object_store *
@@ -228,7 +228,7 @@ open_store(const char *name, const char *seed, const char *control, const char *
     struct object_options o = {.env = env_posix(), .plugin_dir = build_folder("plugins")};
     struct object_store *s;
     struct error e;
-    char url[128];
+    char url[SCRATCH_ROOM + 64];
 
     snprintf(url, sizeof url, "%sfile://%s/%s",
              seed != NULL || control != NULL ? "fault+" : "", folder, name);
@@ -1215,15 +1215,10 @@ main(void)
         cmocka_unit_test(test_leaders_that_overlap),
     };
 
-    char command[128];
     int failed;
 
-    /* in memory where there is such a folder: nothing here depends on a disk */
-    snprintf(folder, sizeof folder, "%s/t4-objectlog-XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (mkdtemp(folder) == NULL)
-        return 1;
+    scratch_make_in_memory(folder, sizeof folder, "t4-objectlog");
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    return system(command) == 0 ? failed : 1;
+    scratch_remove(folder);
+    return failed;
 }

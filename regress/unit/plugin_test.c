@@ -23,6 +23,7 @@
 #include "base/slice.h"
 #include "engine_bed.h"
 #include "plugin/plugin.h"
+#include "scratch.h"
 
 static int refusals;
 
@@ -149,11 +150,11 @@ static void
 test_owner_and_mode(void **state)
 {
     const struct plugin_setting needed = {"needed", "x"};
-    char dir[] = "/tmp/t4-plugin-XXXXXX", path[64];
+    char dir[SCRATCH_ROOM], path[SCRATCH_ROOM + 64];
     int fd;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_make(dir, sizeof dir, "t4-plugin");
     snprintf(path, sizeof path, "%s/test_good.so", dir);
     copy_plugin("test_good", path);
     plugin_unload(loaded(dir, "test_good", &needed, 1));
@@ -184,12 +185,11 @@ test_owner_and_mode(void **state)
     snprintf(path, sizeof path, "%s/test_bad.so",
              dir); /* never loaded from here before */
     fd = open(path, O_WRONLY | O_CREAT, 0644);
-    assert_int_equal(write(fd, dir, sizeof dir), sizeof dir);
+    assert_int_equal(write(fd, dir, strlen(dir)), strlen(dir));
     close(fd);
     refused(dir, "test_bad", NULL, 0, T4_E_INVALID, "cannot load /",
             "the file is damaged");
-    unlink(path);
-    rmdir(dir);
+    scratch_remove(dir);
 }
 
 /* --- the descriptor ----------------------------------------------------------------- */

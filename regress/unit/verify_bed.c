@@ -11,8 +11,6 @@
 #include <cmocka.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "codec/codec.h"
@@ -796,7 +794,7 @@ make_orphans(struct stock *w)
 static void
 open_store(struct stock *w)
 {
-    char url[128];
+    char url[SCRATCH_ROOM + 32];
     struct object_options o = {.env = env_posix(), .plugin_dir = build_folder("plugins")};
     struct error e;
 
@@ -812,9 +810,7 @@ stock_new(enum lie lie)
 
     w->chance.state = 2024; /* the same log for every lie */
     w->lie = lie;
-    snprintf(w->folder, sizeof w->folder, "%s/t4verify.XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(w->folder));
+    scratch_make_in_memory(w->folder, sizeof w->folder, "t4-verify");
     open_store(w);
     make_log(w);
     make_archives(w);
@@ -829,8 +825,6 @@ stock_new(enum lie lie)
 void
 stock_free(struct stock *w)
 {
-    char command[128];
-
     for (size_t i = 0; i < w->n_entries; i++) {
         buffer_free(&w->entry[i].bytes);
         records_free(&w->entry[i].records);
@@ -839,7 +833,6 @@ stock_free(struct stock *w)
     for (size_t i = 0; i < w->n_slots; i++)
         buffer_free(&w->slot[i].object);
     object_close(w->store);
-    snprintf(command, sizeof command, "rm -rf %s", w->folder);
-    assert_int_equal(system(command), 0);
+    scratch_remove(w->folder);
     mem_free(w);
 }

@@ -13,6 +13,7 @@
 
 #include "fmt/archive.h"
 #include "object/object.h"
+#include "scratch.h"
 #include "sst_bed.h"
 #include "verify/verify.h"
 
@@ -104,7 +105,7 @@ struct log_entry {
 };
 
 struct stock {
-    char folder[64];
+    char folder[SCRATCH_ROOM];
     struct object_store *store;
     struct chance chance;
     enum lie lie;

@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -19,6 +18,7 @@
 #include <cmocka.h>
 
 #include "env/thread.h"
+#include "scratch.h"
 #include "wal_world.h"
 
 #define ENTRIES 3000u
@@ -194,19 +194,10 @@ count(void *arg, uint64_t index, struct t4_slice entry, struct error *error)
 }
 
 static void
-remove_dir(const char *dir)
-{
-    char command[128];
-
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    assert_int_equal(system(command), 0);
-}
-
-static void
 many_threads(void **state)
 {
     struct thread threads[2 + FOLLOWERS + OPENERS];
-    char dir[] = "/tmp/t4-wal-test-XXXXXX", log[64];
+    char dir[SCRATCH_ROOM], log[SCRATCH_ROOM + 8];
     struct wal_options options = {.env = env_posix(),
                                   .dir = log,
                                   .cluster_id = 1,
@@ -220,7 +211,7 @@ many_threads(void **state)
     uint64_t replayed = 0;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_make(dir, sizeof dir, "t4-wal-test");
     snprintf(log, sizeof log, "%s/wal", dir);
     mutex_init(&s.lock);
     condition_init(&s.changed);
@@ -248,7 +239,7 @@ many_threads(void **state)
     wal_close(s.wal);
     condition_destroy(&s.changed);
     mutex_destroy(&s.lock);
-    remove_dir(dir);
+    scratch_remove(dir);
 }
 
 int

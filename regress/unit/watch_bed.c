@@ -9,12 +9,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/memory.h"
 #include "fmt/entry.h"
+#include "scratch.h"
 
 #define PATIENCE_NS 60000000000u /* of a wait: then the test fails instead of hanging */
 
@@ -112,15 +112,6 @@ watch_bed_new(void)
     return b;
 }
 
-static void
-remove_file(void *arg, const char *name)
-{
-    char path[PATH_MAX + 256];
-
-    snprintf(path, sizeof path, "%s/%s", (const char *)arg, name);
-    unlink(path);
-}
-
 /* Log and hub; the log's entries come behind those that there are. */
 static void
 start_watching(struct watch_bed *b)
@@ -147,8 +138,6 @@ start_watching(struct watch_bed *b)
 static void
 stop_watching(struct watch_bed *b)
 {
-    struct error error;
-
     watch_hub_stop(b->hub, ETCD_STOPPED);
     watch_hub_free(b->hub);
     watch_bed_check(b);
@@ -156,7 +145,7 @@ stop_watching(struct watch_bed *b)
     assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_STREAMS), 0);
     assert_int_equal(metric_get(&b->metrics, METRIC_WATCH_BACKLOG), 0);
     wal_close(b->wal);
-    b->options.env->list(b->options.env->state, b->dir, remove_file, b->dir, &error);
+    scratch_remove(b->dir);
 }
 
 void
@@ -203,7 +192,6 @@ watch_bed_free(struct watch_bed *b)
     stop_watching(b);
     mvcc_free(b->mvcc);
     bed_close(&b->engine);
-    rmdir(b->dir);
     bed_destroy(&b->engine);
     for (size_t i = 0; i < b->n_past; i++)
         mem_free((void *)(uintptr_t)b->past[i].value.data);
