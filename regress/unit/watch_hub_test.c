@@ -258,7 +258,7 @@ test_memory_of_all_streams(void **unused)
     reader = client_open(b, true);
     live = client_watch(reader, "k00 *", NULL);
     for (int i = 0; i < STREAMS; i++) {
-        char key[8];
+        char key[16];
 
         snprintf(key, sizeof key, "k%02d", i);
         c[i] = client_open(b, true);
