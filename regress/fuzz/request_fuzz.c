@@ -470,7 +470,8 @@ restart(void)
     serve();
     after = hash_now();
     MUST(after->hash == before->hash);
-    MUST(after->compact_revision == before->compact_revision);
+    if (before->compact_revision != 0) /* Compact(0) removes nothing and is in no log */
+        MUST(after->compact_revision == before->compact_revision);
     MUST(after->header->revision == before->header->revision);
     etcdserverpb__hash_kvresponse__free_unpacked(before, NULL);
     etcdserverpb__hash_kvresponse__free_unpacked(after, NULL);
@@ -510,7 +511,7 @@ request_fuzz(unsigned long rounds, uint64_t seed)
     calm();
     printf("# %lu of %lu requests were accepted, revision %lld\n", accepted, rounds,
            (long long)state_now().revision);
-    MUST(accepted > rounds / 8 && accepted < rounds);
+    MUST(rounds < 1000 || (accepted > rounds / 8 && accepted < rounds));
     restart();
     end();
     buffer_free(&b);
