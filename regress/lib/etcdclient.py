@@ -69,8 +69,8 @@ def status_of(error):
 
 
 class Client:
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    def __init__(self, address, options=()):
+        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS + list(options))
         self._calls = {}
 
     def close(self):
