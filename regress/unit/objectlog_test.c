@@ -179,9 +179,11 @@ test_segment_round_trip(void **unused)
 
 #define ENTRIES_MAX 40000
 #define SEGMENT_ENTRIES 8
+#define ROUNDS 60 /* terms that each of the servers that overlap tries for */
 
 /* What was acknowledged, of all servers of one test. */
 struct record {
+    struct mutex turn; /* held over lock, by who leads undisturbed */
     struct mutex lock;
     struct condition changed;
     uint64_t value[ENTRIES_MAX]; /* [index]; 0: never acknowledged */
@@ -207,7 +209,6 @@ struct server {
     uint64_t next;                    /* index */
     struct sent sent[WINDOW_MAX + 1]; /* oldest first; and one that does not fit */
     unsigned n_sent;
-    unsigned rounds, extra;
     t4_status outcome;               /* of a take-over in a thread */
     char control[SCRATCH_ROOM + 64]; /* of its store: the control file */
 };
@@ -434,54 +435,62 @@ let_others_append(struct server *s)
     mutex_unlock(&r->lock);
 }
 
-/* Until two segments were once in flight at the same time: on a slow machine that can take long. */
-static bool
-another_round(struct server *s)
+static void
+one_round(struct server *s)
 {
-    bool none;
+    struct error error;
+    t4_status status = lead(s, &error);
 
     mutex_lock(&s->record->lock);
-    none = s->record->beside == 0;
+    s->record->terms += status == T4_OK;
+    s->record->appending += status == T4_OK;
     mutex_unlock(&s->record->lock);
-    if (s->rounds == 0 && none && s->extra > 0)
-        s->extra--;
-    else if (s->rounds > 0)
-        s->rounds--;
-    else
-        return false;
-    return true;
+    if (status == T4_OK) {
+        status = append_many(s, 1 + (unsigned)chance_below(&s->chance, 60), &error);
+        mutex_lock(&s->record->lock);
+        s->record->appending--;
+        condition_broadcast(&s->record->changed);
+        mutex_unlock(&s->record->lock);
+    }
+    if (status == T4_E_PRECONDITION) {
+        mutex_lock(&s->record->lock);
+        s->record->deposed++;
+        mutex_unlock(&s->record->lock);
+    } else if (status == T4_E_CORRUPT || status == T4_E_INVALID) {
+        fprintf(stderr, "# %s\n", error.message);
+        abort();
+    }
 }
 
+/* Were two segments once in flight at the same time? */
+static bool
+were_beside(struct record *r)
+{
+    bool were;
+
+    mutex_lock(&r->lock);
+    were = r->beside > 0;
+    mutex_unlock(&r->lock);
+    return were;
+}
+
+/*
+ * Where reading the log takes longer than being deposed, nobody gets as far as two segments: then
+ * some more rounds follow that take turns.
+ */
 static void *
 server_main(void *arg)
 {
     struct server *s = arg;
-    struct error error;
 
-    while (another_round(s)) {
-        t4_status status;
-
+    for (unsigned i = 0; i < ROUNDS; i++) {
         let_others_append(s);
-        status = lead(s, &error);
-        mutex_lock(&s->record->lock);
-        s->record->terms += status == T4_OK;
-        s->record->appending += status == T4_OK;
-        mutex_unlock(&s->record->lock);
-        if (status == T4_OK) {
-            status = append_many(s, 1 + (unsigned)chance_below(&s->chance, 60), &error);
-            mutex_lock(&s->record->lock);
-            s->record->appending--;
-            condition_broadcast(&s->record->changed);
-            mutex_unlock(&s->record->lock);
-        }
-        if (status == T4_E_PRECONDITION) {
-            mutex_lock(&s->record->lock);
-            s->record->deposed++;
-            mutex_unlock(&s->record->lock);
-        } else if (status == T4_E_CORRUPT || status == T4_E_INVALID) {
-            fprintf(stderr, "# %s\n", error.message);
-            abort();
-        }
+        one_round(s);
+    }
+    for (unsigned i = 0; i < ROUNDS && !were_beside(s->record); i++) {
+        mutex_lock(&s->record->turn);
+        one_round(s);
+        mutex_unlock(&s->record->turn);
     }
     return NULL;
 }
@@ -491,6 +500,7 @@ record_new(void)
 {
     struct record *r = mem_zalloc(sizeof *r);
 
+    mutex_init(&r->turn);
     mutex_init(&r->lock);
     condition_init(&r->changed);
     return r;
@@ -501,6 +511,7 @@ record_free(struct record *r)
 {
     condition_destroy(&r->changed);
     mutex_destroy(&r->lock);
+    mutex_destroy(&r->turn);
     mem_free(r);
 }
 
@@ -520,8 +531,6 @@ test_leaders_that_overlap(void **unused)
         server_init(&s[i], "overlap", seed, false, 100 + i);
         s[i].options.window = WINDOW_MAX >> i; /* they need not agree on it: 4, 2, 1 */
         s[i].record = record;
-        s[i].rounds = 60;
-        s[i].extra = 3000;
         s[i].chance.state = chance_next(&chance);
     }
     for (unsigned i = 0; i < 3; i++)
