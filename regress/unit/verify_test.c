@@ -774,6 +774,39 @@ lose_shared_file(struct stock *w)
     buffer_free(&keys);
 }
 
+/* Filled after the listing came by, and before the slots behind them did. */
+static void
+put_unlisted_segments(struct stock *w)
+{
+    char key[SLOT_KEY_BYTES];
+
+    for (size_t slot = 42; slot <= 43; slot++) {
+        slot_key(key, slot);
+        stock_put(w, key, buffer_slice(&w->slot[slot].object));
+    }
+}
+
+static void
+test_slots_that_a_listing_missed(void **state)
+{
+    (void)state;
+    for (uint32_t parallel = 1; parallel <= 4; parallel += 3) {
+        struct stock *w = stock_new(NO_LIE);
+        struct outcome o = {.phase = "checkpoints", .act = put_unlisted_segments};
+        char key[SLOT_KEY_BYTES];
+
+        for (size_t slot = 42; slot <= 43; slot++) {
+            slot_key(key, slot);
+            stock_remove(w, key);
+        }
+        assert_int_equal(run(w, &o, true, parallel), T4_OK);
+        if (o.result.bad != 0)
+            fail_msg("%s", problems(&o));
+        outcome_free(&o);
+        stock_free(w);
+    }
+}
+
 static void
 test_lost_and_retired(void **state)
 {
@@ -883,6 +916,7 @@ main(void)
         cmocka_unit_test(test_removed_meanwhile),
         cmocka_unit_test(test_damage_is_told_once),
         cmocka_unit_test(test_copies_are_orphans),
+        cmocka_unit_test(test_slots_that_a_listing_missed),
         cmocka_unit_test(test_lost_and_retired),
         cmocka_unit_test(test_late_put),
         cmocka_unit_test(test_fence_ahead),

@@ -418,7 +418,24 @@ cross_gap(struct log_walk *l, uint64_t to, struct error *error)
 
 /* --- raw slots -------------------------------------------------------------------------------- */
 
-/* Data farther behind a free slot than a leader has in flight: that one was lost. */
+static t4_status
+take_object(struct walk *w, const char *key, t4_status fetched,
+            const struct buffer *object, struct error *error)
+{
+    t4_status status;
+    bool accepted;
+
+    if (fetched == T4_E_CORRUPT) {
+        w->joined = false;
+        w->at.next_slot++;
+        status = walk_wrong(w, key, error, "is longer than a segment can be");
+    } else {
+        status = walk_object(w, key, buffer_slice(object), &accepted, error);
+    }
+    walk_pass_marks(w);
+    return status;
+}
+
 static t4_status
 tell_hole(struct log_walk *l, const char *behind, struct error *error)
 {
@@ -429,6 +446,38 @@ tell_hole(struct log_walk *l, const char *behind, struct error *error)
     l->behind = 0;
     l->walk.joined = false;
     return walk_wrong(&l->walk, key, error, "is missing, although %s is there", behind);
+}
+
+/*
+ * Data in `slot`, farther behind a free slot than a leader has in flight.  A listing is no snapshot:
+ * a slot that was filled while it ran may be missing from it, and later ones may be there.  By now
+ * the free slot has its segment, too, and the walk goes on from it; or it was lost.
+ */
+static t4_status
+look_into_hole(struct log_walk *l, uint64_t slot, const char *behind, struct error *error)
+{
+    struct walk *w = &l->walk;
+    struct buffer object = {0};
+    char key[SLOT_KEY_BYTES];
+    t4_status status = T4_OK;
+
+    w->at.next_slot = l->hole;
+    l->hole = UINT64_MAX;
+    l->behind = 0;
+    while (status == T4_OK && w->at.next_slot < slot) {
+        slot_key(key, w->at.next_slot);
+        buffer_clear(&object);
+        status = fetch_object(w->v, key, SEGMENT_OBJECT_MAX, &object, error);
+        if (status == T4_OK || status == T4_E_CORRUPT) {
+            status = take_object(w, key, status, &object, error);
+        } else if (status == T4_E_NOTFOUND) {
+            status = cross_gap(l, slot, error);
+            if (status == T4_OK && l->hole != UINT64_MAX)
+                status = tell_hole(l, behind, error);
+        }
+    }
+    buffer_free(&object);
+    return status;
 }
 
 static void
@@ -447,7 +496,6 @@ take_raw(void *arg, struct fetched *f, struct error *error)
     struct walk *w = &l->walk;
     uint64_t slot = w->v->listing.slot[l->chosen[f->i]];
     struct segment s;
-    bool accepted;
     t4_status status = T4_OK;
 
     if (slot < w->at.next_slot || f->status == T4_E_NOTFOUND)
@@ -464,17 +512,11 @@ take_raw(void *arg, struct fetched *f, struct error *error)
             w->at.next_slot++;
             return T4_OK;
         }
-        status = tell_hole(l, f->key, error);
+        status = look_into_hole(l, slot, f->key, error);
+        if (status != T4_OK || slot < w->at.next_slot)
+            return status;
     }
-    if (status == T4_OK && f->status == T4_E_CORRUPT) {
-        w->joined = false;
-        w->at.next_slot++;
-        status = walk_wrong(w, f->key, error, "is longer than a segment can be");
-    } else if (status == T4_OK) {
-        status = walk_object(w, f->key, buffer_slice(&f->object), &accepted, error);
-    }
-    walk_pass_marks(w);
-    return status;
+    return take_object(w, f->key, f->status, &f->object, error);
 }
 
 static t4_status
