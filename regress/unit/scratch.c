@@ -18,7 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DESCRIPTORS 16 /* open at once: removing what is deeper only takes longer */
+#define FILLED_IN "XXXXXX" /* by mkdtemp(), with what makes the name new */
+#define DESCRIPTORS 16     /* open at once: removing what is deeper only takes longer */
 
 const char *
 scratch_parent(void)
@@ -36,11 +37,10 @@ scratch_parent(void)
 static void
 make_below(const char *parent, char *folder, size_t room, const char *name)
 {
-    const char *end = "XXXXXX";
-    int n = snprintf(folder, room, "%s/%s-%s", parent, name, end);
+    int n = snprintf(folder, room, "%s/%s-" FILLED_IN, parent, name);
 
     if (n >= (int)room)
-        n = snprintf(folder, room, "/tmp/%s-%s", name, end);
+        n = snprintf(folder, room, "/tmp/%s-" FILLED_IN, name);
     if (n >= (int)room)
         fail_msg("no room for the name of a folder %s", name);
     if (mkdtemp(folder) == NULL)

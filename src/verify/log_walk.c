@@ -418,6 +418,7 @@ cross_gap(struct log_walk *l, uint64_t to, struct error *error)
 
 /* --- raw slots -------------------------------------------------------------------------------- */
 
+/* An object of the next slot, as it was fetched (OK or CORRUPT: longer than the limit). */
 static t4_status
 take_object(struct walk *w, const char *key, t4_status fetched,
             const struct buffer *object, struct error *error)
@@ -436,6 +437,7 @@ take_object(struct walk *w, const char *key, t4_status fetched,
     return status;
 }
 
+/* The free slot is a loss; the walk goes on from where it is. */
 static t4_status
 tell_hole(struct log_walk *l, const char *behind, struct error *error)
 {
